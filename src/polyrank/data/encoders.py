@@ -1,0 +1,403 @@
+"""Values → ids and scaled numbers. Fitted on training data only, in one streaming pass; the state is JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from polyrank.data.columns import INTEGER, TEXT, hash64, keys, list_lengths, lists, numbers, padded
+from polyrank.data.fitting import NumberSketch, ValueCounts
+from polyrank.data.readers import Source
+from polyrank.data.schema import Feature, FeatureKind, Schema, Task
+from polyrank.errors import DataError, RunError
+from polyrank.files import read_json, write_json
+from polyrank.progress import Progress, Silent
+
+MISSING, UNKNOWN, FIRST = 0, 1, 2  # the ids every vocabulary begins with: null (or padding), out of vocabulary, values
+_MAX_ROWS = 2**31 - 1
+_KEY_TYPES = {"int64": INTEGER, "large_string": TEXT}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Known values, most frequent first; value number i gets id i + 2. Null gets 0, an unseen value 1."""
+
+    values: pa.Array
+
+    @property
+    def rows(self) -> int:
+        """Embedding rows it needs."""
+        return len(self.values) + FIRST
+
+    def ids(self, array: pa.Array, column: str) -> np.ndarray:
+        """`[n]` int32 ids of `n` values."""
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        found = pc.index_in(keys(array, column, self.values.type), value_set=self.values)
+        result = found.fill_null(UNKNOWN - FIRST).to_numpy(zero_copy_only=False).astype(np.int32) + FIRST
+        if pa.types.is_floating(array.type):
+            missing = missing | np.isnan(array.to_numpy(zero_copy_only=False))
+        result[missing] = MISSING
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """JSON."""
+        return {"kind": "vocabulary", "type": str(self.values.type), "values": self.values.to_pylist()}
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Hashing for open-ended ids: id = 2 + hash(value) mod buckets. Null gets 0; two values may share a bucket."""
+
+    buckets: int
+    key_type: pa.DataType
+
+    @property
+    def rows(self) -> int:
+        """Embedding rows it needs."""
+        return self.buckets + FIRST
+
+    def ids(self, array: pa.Array, column: str) -> np.ndarray:
+        """`[n]` int32 ids of `n` values."""
+        key = keys(array, column, self.key_type)
+        result = (hash64(key) % np.uint64(self.buckets)).astype(np.int32) + FIRST
+        result[key.is_null().to_numpy(zero_copy_only=False)] = MISSING
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """JSON."""
+        return {"kind": "buckets", "type": str(self.key_type), "buckets": self.buckets}
+
+
+@dataclass(frozen=True)
+class NumberScale:
+    """A number's quantile bin and its scaled value.
+
+    bin = 1 + #{edges ≤ x}, 0 where x is missing; scaled = clip((s(x) − mean) / std, ±5) with s(x) = sign(x)·log(1 + |x|),
+    0 where x is missing. The bins carry the shape, the scaled value the order within a bin.
+    """
+
+    edges: tuple[float, ...]
+    mean: float
+    std: float
+
+    @property
+    def rows(self) -> int:
+        """Embedding rows it needs: missing, and a row per bin."""
+        return len(self.edges) + 2
+
+    def ids(self, values: np.ndarray) -> np.ndarray:
+        """`[n]` int32 bins of `n` float64 values."""
+        bins = 1 + np.searchsorted(np.asarray(self.edges), values, side="right")
+        return np.where(np.isnan(values), MISSING, bins).astype(np.int32)
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """`[n]` float32 scaled values."""
+        z = (np.sign(values) * np.log1p(np.abs(values)) - self.mean) / (self.std or 1.0)
+        return np.nan_to_num(np.clip(z, -5.0, 5.0), nan=0.0).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """JSON."""
+        return {"kind": "number", **asdict(self)}
+
+
+Encoder = Vocabulary | Buckets | NumberScale
+
+
+@dataclass(frozen=True)
+class TaskStatistics:
+    """A task's label over the training rows of its sample space: heads start from it, regression is scaled by it."""
+
+    rows: int
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a feature lies in the encoded matrix.
+
+    Attributes:
+        start: first id column; `stop`: one past the last (a bag or sequence has `max_length` columns).
+        table: the feature whose embedding rows it uses: itself, or the one it shares with.
+        dense: the column of its scaled value, −1 where it has none.
+    """
+
+    name: str
+    kind: FeatureKind
+    start: int
+    stop: int
+    table: str
+    dense: int = -1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The encoded matrix: its fields, and the embedding rows of each table."""
+
+    fields: tuple[Field, ...]
+    tables: Mapping[str, int]
+
+    @property
+    def id_columns(self) -> int:
+        """Width of the id matrix."""
+        return max((f.stop for f in self.fields), default=0)
+
+    @property
+    def dense_columns(self) -> int:
+        """Width of the matrix of scaled values."""
+        return sum(f.dense >= 0 for f in self.fields)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded rows: ids `[n, F]` int32, dense `[n, D]` float32, and where read: labels and weights `[n, T]`, groups `[n]`."""
+
+    ids: np.ndarray
+    dense: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Everything that was learned from the training data in order to encode it."""
+
+    schema: Schema
+    encoders: Mapping[str, Encoder]
+    statistics: tuple[TaskStatistics, ...]
+    layout: Layout = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Lay the fields out, in the schema's order."""
+        fields: list[Field] = []
+        column = dense = 0
+        for feature in self.schema.features:
+            width = feature.max_length if feature.kind in ("tags", "sequence") else 1
+            number = feature.kind == "number"
+            table = feature.shares or feature.name
+            fields.append(Field(feature.name, feature.kind, column, column + width, table, dense if number else -1))
+            column, dense = column + width, dense + number
+        object.__setattr__(self, "layout", Layout(tuple(fields), {n: e.rows for n, e in self.encoders.items()}))
+
+    @classmethod
+    def fit(cls, schema: Schema, source: Source, progress: Progress | None = None) -> Self:
+        """Learn vocabularies, bins, scales and label statistics in one pass over `source`, with bounded memory.
+
+        Raises:
+            DataError: a column is missing or of the wrong type, a label is not 0/1, no row of a task has a label, or a
+                binary label has one class only.
+        """
+        schema.check(source.schema, source.name)
+        counts = {f.name: ValueCounts() for f in schema.features if _has_vocabulary(f)}
+        sketches = {f.name: NumberSketch() for f in schema.features if f.kind == "number"}
+        types = {f.name: _key_type(source.schema.field(f.source).type) for f in schema.features if f.kind != "number"}
+        moments = np.zeros((3, len(schema.tasks)))
+        with (progress or Silent()).bar(f"fitting encoders on {source.name}", source.count_rows()) as bar:
+            for batch in source.batches(schema.columns(labels=True)):
+                for feature in schema.features:
+                    array = batch.column(feature.source)
+                    if feature.kind == "number":
+                        sketches[feature.name].add(numbers(array, feature.source))
+                    elif (owner := feature.shares or feature.name) in counts:
+                        counts[owner].add(_key_array(feature, array, types[owner]))
+                labels = read_labels(schema, batch)
+                inside = np.where(schema.sample_spaces(labels), labels, np.nan)
+                moments += np.stack(
+                    [(~np.isnan(inside)).sum(0), np.nansum(inside, 0), np.nansum(np.square(inside, dtype=np.float64), 0)]
+                )
+                bar.advance(batch.num_rows)
+        encoders: dict[str, Encoder] = {}
+        for feature in schema.features:
+            if feature.kind == "number":
+                sketch = sketches[feature.name]
+                encoders[feature.name] = NumberScale(sketch.edges(feature.bins), sketch.mean, sketch.std)
+            elif feature.name in counts:
+                encoders[feature.name] = Vocabulary(counts[feature.name].values(types[feature.name], feature.min_count))
+            elif not feature.shares:
+                encoders[feature.name] = Buckets(feature.hash_buckets, types[feature.name])
+        _check_rows(encoders)
+        return cls(schema, encoders, _statistics(schema, source.name, *moments))
+
+    def encode(self, batch: pa.RecordBatch, *, labels: bool = True) -> Encoded:
+        """Encode a chunk; without `labels` only features are read, as in scoring.
+
+        Raises:
+            DataError: a value breaks a rule of its column.
+        """
+        ids = np.zeros((batch.num_rows, self.layout.id_columns), np.int32)
+        dense = np.zeros((batch.num_rows, self.layout.dense_columns), np.float32)
+        for place, feature in zip(self.layout.fields, self.schema.features, strict=True):
+            array = batch.column(feature.source)
+            encoder = self.encoders[place.table]
+            if isinstance(encoder, NumberScale):
+                values = numbers(array, feature.source)
+                ids[:, place.start] = encoder.ids(values)
+                dense[:, place.dense] = encoder.scaled(values)
+            elif feature.kind in ("tags", "sequence"):
+                bags = lists(array, feature.delimiter)
+                flat = encoder.ids(bags.flatten(), feature.source)
+                width = place.stop - place.start
+                newest_last = feature.kind == "sequence"
+                ids[:, place.start : place.stop] = padded(flat, list_lengths(bags), width, newest_last=newest_last)
+            else:
+                ids[:, place.start] = encoder.ids(array, feature.source)
+        none = np.zeros((batch.num_rows, 0), np.float32)
+        weighted = labels and any(task.weight for task in self.schema.tasks)
+        grouped = labels and bool(self.schema.group)
+        return Encoded(
+            ids,
+            dense,
+            read_labels(self.schema, batch) if labels else none,
+            _read_weights(self.schema, batch) if weighted else none,
+            _read_groups(self.schema, batch) if grouped else np.zeros(0, np.int64),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write `encoders.json`."""
+        state = {name: encoder.state() for name, encoder in self.encoders.items()}
+        tasks = [asdict(statistics) for statistics in self.statistics]
+        write_json(directory / "encoders.json", {"format": 1, "encoders": state, "tasks": tasks})
+
+    @classmethod
+    def load(cls, directory: Path, schema: Schema) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: missing, damaged, or of another format.
+        """
+        state = read_json(directory / "encoders.json")
+        try:
+            if state["format"] != 1:
+                raise ValueError(f"format {state['format']}")
+            encoders = {name: _restore(saved) for name, saved in state["encoders"].items()}
+            return cls(schema, encoders, tuple(TaskStatistics(**saved) for saved in state["tasks"]))
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise RunError(
+                "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"
+            ) from error
+
+
+def read_labels(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
+    """Labels `[n, T]` float32, NaN where missing (also where the task's row weight is 0).
+
+    Raises:
+        DataError: a binary label other than 0 and 1, or an infinite one.
+    """
+    result = np.empty((batch.num_rows, len(schema.tasks)), np.float32)
+    for index, task in enumerate(schema.tasks):
+        result[:, index] = _label(task, batch.column(task.source))
+        if task.weight:
+            result[_weight(task, batch) == 0, index] = np.nan
+    return result
+
+
+def _label(task: Task, array: pa.Array) -> np.ndarray:
+    if task.kind == "binary" and task.positive is not None:
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        try:
+            positive = pa.scalar(task.positive).cast(array.type)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"task {task.name!r}: positive must be a value of its column",
+                received=f"{task.positive!r} for a column of type {array.type}",
+                mend="give it in the column's type",
+            ) from error
+        return numbers(pc.equal(array, positive), task.source)
+    values = numbers(array, task.source)
+    wrong = np.isinf(values) if task.kind != "binary" else ~(np.isnan(values) | (values == 0) | (values == 1))
+    if wrong.any():
+        rule = "must be finite" if task.kind != "binary" else "must be 0 or 1 (null: label missing)"
+        raise DataError(
+            f"the label of {task.kind} task {task.name!r} {rule}",
+            received=f"column {task.source!r} holds {values[wrong][0]!r}",
+            mend="say which value is positive (positive = …), set kind = 'regression', or clean the column",
+        )
+    return values
+
+
+def _weight(task: Task, batch: pa.RecordBatch) -> np.ndarray:
+    values = numbers(batch.column(task.weight), task.weight)
+    if not (values >= 0).all():
+        raise DataError(
+            f"row weights of task {task.name!r} must be 0 or more, on every row",
+            received=f"column {task.weight!r} holds {values[~(values >= 0)][0]!r}",
+            mend="clean the column; weight 0 leaves a row out",
+        )
+    return values
+
+
+def _read_weights(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
+    ones = np.ones(batch.num_rows)
+    return np.stack([_weight(t, batch) if t.weight else ones for t in schema.tasks], axis=1).astype(np.float32)
+
+
+def _read_groups(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
+    key = keys(batch.column(schema.group), schema.group)
+    return hash64(key).view(np.int64) if key.type == TEXT else key.fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _has_vocabulary(feature: Feature) -> bool:
+    return feature.kind != "number" and not feature.shares and not feature.hash_buckets
+
+
+def _key_type(kind: pa.DataType) -> pa.DataType:
+    while hasattr(kind, "value_type"):
+        kind = kind.value_type
+    return TEXT if pa.types.is_string(kind) or pa.types.is_large_string(kind) else INTEGER
+
+
+def _key_array(feature: Feature, array: pa.Array, key_type: pa.DataType) -> pa.Array:
+    if feature.kind in ("tags", "sequence"):
+        array = lists(array, feature.delimiter).flatten()
+    return keys(array, feature.source, key_type)
+
+
+def _check_rows(encoders: Mapping[str, Encoder]) -> None:
+    total = sum(encoder.rows for encoder in encoders.values())
+    if total > _MAX_ROWS:
+        largest = max(encoders, key=lambda name: encoders[name].rows)
+        raise DataError(
+            f"all embedding rows together must stay below {_MAX_ROWS:,}",
+            received=f"{total:,}, of which {encoders[largest].rows:,} for {largest!r}",
+            mend=f"set hash_buckets or min_count for {largest!r}",
+        )
+
+
+def _statistics(
+    schema: Schema, name: str, rows: np.ndarray, sums: np.ndarray, squares: np.ndarray
+) -> tuple[TaskStatistics, ...]:
+    result = []
+    for task, n, total, square in zip(schema.tasks, rows, sums, squares, strict=True):
+        where = f" among the rows with {task.given} = 1" if task.given else ""
+        if n == 0:
+            raise DataError(
+                f"task {task.name!r} must have a label on at least one training row{where}",
+                received=f"{name}: every label in {task.source!r} is missing",
+                mend="give data with labels, or remove the task",
+            )
+        mean = total / n
+        std = float(np.sqrt(max(square / n - mean**2, 0.0)))
+        if std == 0.0:
+            classes = "both classes" if task.kind == "binary" else "different values"
+            raise DataError(
+                f"the label of task {task.name!r} must have {classes} in the training data{where}",
+                received=f"{name}: all {int(n):,} labels in {task.source!r} are {mean:g}",
+                mend="check `positive` and the filter that made the data, or remove the task",
+            )
+        result.append(TaskStatistics(int(n), float(mean), std))
+    return tuple(result)
+
+
+def _restore(state: Mapping[str, Any]) -> Encoder:
+    if state["kind"] == "number":
+        return NumberScale(tuple(state["edges"]), state["mean"], state["std"])
+    key_type = _KEY_TYPES[state["type"]]
+    if state["kind"] == "buckets":
+        return Buckets(state["buckets"], key_type)
+    return Vocabulary(pa.array(state["values"], key_type))

@@ -1,0 +1,128 @@
+"""Encoded data → batches. Blocks are shuffled, rows are shuffled within a window; any place in an epoch can be found again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyrank.data.encoders import Encoded
+from polyrank.data.schema import Schema
+from polyrank.data.store import EncodedData
+
+BLOCK_ROWS = 8_192
+WINDOW_ROWS = 524_288
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors that obey a schema. B rows, F id columns, D scaled numbers, T tasks.
+
+    Attributes:
+        ids: `[B, F]` int32.
+        dense: `[B, D]` float32.
+        labels: `[B, T]` float32; 0 wherever `where` is False, so that no NaN enters a loss.
+        where: `[B, T]` bool: the row is in the task's sample space and its label is present.
+        weights: `[B, T]` float32, or None where no task has row weights.
+    """
+
+    ids: Tensor
+    dense: Tensor
+    labels: Tensor
+    where: Tensor
+    weights: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.ids)
+
+
+def as_batch(rows: Encoded | EncodedData, schema: Schema) -> Batch:
+    """Encoded rows as one batch; without labels (scoring) no row is in any sample space."""
+    labels = rows.labels
+    if labels.shape[1] == 0:
+        labels = np.full((len(rows.ids), len(schema.tasks)), np.nan, np.float32)
+    where = schema.sample_spaces(labels)
+    return Batch(
+        torch.from_numpy(np.ascontiguousarray(rows.ids)),
+        torch.from_numpy(np.ascontiguousarray(rows.dense)),
+        torch.from_numpy(np.where(where, labels, np.float32(0))),
+        torch.from_numpy(where),
+        torch.from_numpy(np.ascontiguousarray(rows.weights)) if rows.weights.shape[1] else None,
+    )
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Batches of an encoded matrix.
+
+    A shuffled epoch visits blocks of `block_rows` contiguous rows in random order, reads as many as a window of
+    `window_rows` holds, and shuffles rows within the window: disk reads stay long, memory stays bounded, and data that
+    fits one window is shuffled whole. The order depends on (seed, epoch) alone. Each window ends with a shorter batch.
+    """
+
+    schema: Schema
+    data: EncodedData
+    batch_size: int
+    seed: int = 0
+    block_rows: int = BLOCK_ROWS
+    window_rows: int = WINDOW_ROWS
+
+    def batches_in(self, epoch: int) -> int:
+        """Batches in a shuffled epoch (it may vary by one a window: the short last block falls where it falls)."""
+        return sum(-(-rows // self.batch_size) for _, rows in self._windows(epoch))
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Shuffled batches of epoch `number` from batch `start` on: those that an epoch begun at 0 gives there."""
+        for index, (blocks, rows) in enumerate(self._windows(number)):
+            batches = -(-rows // self.batch_size)
+            if start < batches:
+                window = as_batch(self._read(blocks), self.schema)
+                order = torch.from_numpy(self._generator(number, index + 1).permutation(rows))
+                for first in range(start * self.batch_size, rows, self.batch_size):
+                    yield _take(window, order[first : first + self.batch_size])
+            start = max(0, start - batches)
+
+    def in_order(self) -> Iterator[Batch]:
+        """All rows in file order, in batches."""
+        for first in range(0, self.data.rows, self.window_rows):
+            window = as_batch(self._read([(first, min(first + self.window_rows, self.data.rows))]), self.schema)
+            for start in range(0, window.rows, self.batch_size):
+                yield _take(window, slice(start, start + self.batch_size))
+
+    def _windows(self, epoch: int) -> list[tuple[list[tuple[int, int]], int]]:
+        """The windows of an epoch: the (first, end) rows of each one's blocks, and how many rows they hold."""
+        starts = np.arange(0, self.data.rows, self.block_rows)
+        shuffled = self._generator(epoch, 0).permutation(starts).tolist()
+        blocks = [(first, min(first + self.block_rows, self.data.rows)) for first in shuffled]
+        size = max(1, self.window_rows // self.block_rows)
+        windows = [blocks[i : i + size] for i in range(0, len(blocks), size)]
+        return [(window, sum(end - first for first, end in window)) for window in windows]
+
+    def _generator(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, stream])
+
+    def _read(self, blocks: list[tuple[int, int]]) -> Encoded:
+        """Copy blocks out of the mapping, and let the mapped pages go."""
+        data = self.data
+
+        def gather(array: np.ndarray) -> np.ndarray:
+            return np.concatenate([array[first:end] for first, end in blocks])
+
+        window = Encoded(
+            gather(data.ids), gather(data.dense), gather(data.labels), gather(data.weights), np.zeros(0, np.int64)
+        )
+        data.release()
+        return window
+
+
+def _take(window: Batch, rows: Tensor | slice) -> Batch:
+    return Batch(
+        window.ids[rows],
+        window.dense[rows],
+        window.labels[rows],
+        window.where[rows],
+        None if window.weights is None else window.weights[rows],
+    )

@@ -1,0 +1,142 @@
+"""Files → Arrow record batches, in order, with bounded memory. Parquet, CSV, Feather; a file, a directory, a glob, a URI."""
+
+import glob
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from polyrank.errors import DataError
+
+BATCH_ROWS = 131_072
+_FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".feather": "feather",
+    ".arrow": "feather",
+    ".ipc": "feather",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that is read in chunks.
+
+    Attributes:
+        name: what messages call it.
+        dataset: where the rows come from.
+        fingerprint: changes when the files do (name, size and time of change of each).
+    """
+
+    name: str
+    dataset: ds.Dataset
+    fingerprint: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Column names and types."""
+        return self.dataset.schema
+
+    def count_rows(self) -> int:
+        """How many rows there are (free for Parquet, one pass for CSV).
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        try:
+            return int(self.dataset.count_rows())
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.name, error) from error
+
+    def batches(self, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Read the columns in file order, at most `rows` rows at a time.
+
+        Raises:
+            DataError: a file is damaged or changes its types midway.
+        """
+        try:
+            # Little read-ahead: memory stays at a few chunks however large the files are.
+            scanner = self.dataset.scanner(
+                columns=list(columns), batch_size=rows, batch_readahead=2, fragment_readahead=1
+            )
+            for batch in scanner.to_batches():
+                if batch.num_rows:
+                    yield batch
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.name, error) from error
+
+
+def open_source(place: str | Path) -> Source:
+    """Open a file, a directory, a glob or a URI that pyarrow understands (`s3://…`, `gs://…`).
+
+    Raises:
+        DataError: nothing is there, the format is not known, a file is damaged, or there is not one row.
+    """
+    name = str(place)
+    files: list[str] = []
+    if "://" in name:
+        format_ = _FORMATS.get(Path(name).suffix.lower(), "parquet")
+        fingerprint = hashlib.sha256(name.encode()).hexdigest()
+    else:
+        files = _files(name)
+        format_ = _format(name, files)
+        stats = [(path, Path(path).stat()) for path in files]
+        listing = repr([(Path(path).name, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+        fingerprint = hashlib.sha256(listing.encode()).hexdigest()
+        for path, stat in stats:
+            if stat.st_size == 0:
+                raise DataError(
+                    "a data file must hold at least one row", received=f"{path} is empty (0 bytes)", mend="remove it"
+                )
+    try:
+        dataset = ds.dataset(files or name, format=format_)
+        empty = dataset.head(1).num_rows == 0
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(name, error) from error
+    if empty:
+        raise DataError("data must hold at least one row", received=f"{name}: 0 rows", mend="give a file with rows")
+    return Source(name, dataset, fingerprint)
+
+
+def table_source(name: str, table: pa.Table, fingerprint: str) -> Source:
+    """A source over a table in memory."""
+    return Source(name, ds.dataset(table), fingerprint)
+
+
+def _files(name: str) -> list[str]:
+    path = Path(name)
+    if path.is_file():
+        return [name]
+    if path.is_dir():
+        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in _FORMATS and not p.name.startswith("."))
+        rule = "a directory of data must hold Parquet, CSV or Feather files"
+    else:
+        found = sorted(glob.glob(name, recursive=True))
+        rule = "data must be a file, a directory or a glob that matches files"
+    if not found:
+        raise DataError(rule, received=name, mend="check the path (relative to where you are, or to the config file)")
+    return found
+
+
+def _format(name: str, files: Sequence[str]) -> str:
+    formats = {_FORMATS.get(Path(path).suffix.lower(), Path(path).suffix or "no suffix") for path in files}
+    if len(formats) != 1 or not formats <= set(_FORMATS.values()):
+        raise DataError(
+            "data must be in one format: " + ", ".join(sorted(_FORMATS)),
+            received=f"{name}: {', '.join(sorted(formats))}",
+            mend="convert it, or name the files with a glob",
+        )
+    return formats.pop()
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DataError(
+        "a data file must be whole and of one type throughout",
+        received=f"{name}: {first}",
+        mend="write the file again (it may be truncated), or convert CSV whose types change midway to Parquet",
+    )

@@ -1,0 +1,190 @@
+"""The encoded matrix on disk: memory-mapped `.npy` files beside a manifest, written atomically, checked when reused.
+
+    DIR/ids.npy      int32   [N, F]    row-major: a batch is one fancy-index
+    DIR/dense.npy    float32 [N, D]    scaled numbers
+    DIR/labels.npy   float32 [N, T]    NaN = missing
+    DIR/weights.npy  float32 [N, T]    only where a task has a weight column, else [N, 0]
+    DIR/groups.npy   int64   [N]       only where the schema has a group, else [0]
+    DIR/manifest.json                  format, key (schema + encoders + source), rows, checksums
+"""
+
+import hashlib
+import io
+import json
+import mmap
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from polyrank.config import to_table
+from polyrank.data.encoders import Encoded, Encoders
+from polyrank.data.readers import Source
+from polyrank.errors import RunError
+from polyrank.files import read_json, write_json, writing
+from polyrank.progress import Progress, Silent
+
+FORMAT = 1
+_CHECK_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """An encoded matrix, memory-mapped read-only.
+
+    Attributes:
+        ids: `[N, F]` int32; `dense`: `[N, D]` float32; `labels`: `[N, T]` float32, NaN = missing; `weights`: `[N, T]` or
+            `[N, 0]`; `groups`: `[N]` or `[0]` int64.
+        maps: the mappings behind the arrays.
+    """
+
+    ids: np.ndarray
+    dense: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+    maps: tuple[mmap.mmap, ...]
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.ids)
+
+    @classmethod
+    def open(cls, directory: Path, *, key: str | None = None) -> Self:
+        """Map an encoded directory.
+
+        Args:
+            directory: what `encode_to` wrote.
+            key: what the manifest must say it was made from (`None`: anything).
+
+        Raises:
+            RunError: missing, damaged, or made from something else.
+        """
+        manifest = read_json(directory / "manifest.json")
+        if manifest.get("format") != FORMAT or (key is not None and manifest.get("key") != key):
+            raise RunError("the encoded data must be of this schema and source", received=str(directory), mend="encode again")
+        mapped = []
+        for part in fields(Encoded):
+            path = directory / f"{part.name}.npy"
+            try:
+                mapped.append(_map(path))
+                whole = _digest(*mapped[-1]) == manifest["checksums"][path.name]
+            except (OSError, ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise RunError("the encoded data must be whole", received=f"{path} is damaged", mend="encode again")
+        return cls(*(array for array, _ in mapped), maps=tuple(mapping for _, mapping in mapped))
+
+    def release(self) -> None:
+        """Give the pages read so far back to the system, so that resident memory does not grow with the file."""
+        for mapping in self.maps:
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def encode_to(directory: Path, encoders: Encoders, source: Source, progress: Progress | None = None) -> EncodedData:
+    """Encode `source` into `directory` in one pass, or reuse what is there if it was made from the same source and encoders.
+
+    Raises:
+        DataError: a value breaks a rule of its column.
+        StorageError: the disk is full.
+    """
+    key = _key(encoders, source)
+    try:
+        return EncodedData.open(directory, key=key)
+    except RunError:
+        pass  # absent, stale or damaged: made anew below
+    encoders.schema.check(source.schema, source.name)
+    columns = encoders.schema.columns(labels=True)
+    total = source.count_rows()
+    with writing(directory) as temporary, (progress or Silent()).bar(f"encoding {source.name}", total) as bar:
+        temporary.mkdir(parents=True)
+        rows, checksums = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns)))
+        manifest = {"format": FORMAT, "key": key, "rows": rows, "source": source.name, "checksums": checksums}
+        write_json(temporary / "manifest.json", manifest)
+    return EncodedData.open(directory, key=key)
+
+
+def _counted(encoded: Encoded, bar: Any) -> Encoded:
+    bar.advance(len(encoded.ids))
+    return encoded
+
+
+def _write(directory: Path, chunks: Iterable[Encoded]) -> tuple[int, dict[str, str]]:
+    """Append chunk after chunk to one `.npy` per part; the number of rows is filled into the headers at the end."""
+    with ExitStack() as stack:
+        files: dict[str, _Growing] = {}
+        for chunk in chunks:
+            for part in fields(Encoded):
+                array = getattr(chunk, part.name)
+                if part.name not in files:
+                    files[part.name] = stack.enter_context(_Growing(directory / f"{part.name}.npy", array))
+                files[part.name].append(array)
+        return files["ids"].rows, {f"{name}.npy": file.finish() for name, file in files.items()}
+
+
+class _Growing:
+    """A `.npy` file whose first axis grows."""
+
+    def __init__(self, path: Path, like: np.ndarray) -> None:
+        self._stream = path.open("wb")
+        self._tail, self._dtype, self.rows = like.shape[1:], like.dtype, 0
+        self._digest = hashlib.sha256()
+        self._stream.write(_header((0, *self._tail), self._dtype))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def append(self, array: np.ndarray) -> None:
+        contiguous = np.ascontiguousarray(array)
+        self._stream.write(contiguous.data)
+        self._digest.update(contiguous.data)
+        self.rows += len(array)
+
+    def finish(self) -> str:
+        """Write the true shape into the header; the digest of the rows."""
+        self._stream.seek(0)
+        self._stream.write(_header((self.rows, *self._tail), self._dtype))
+        self._stream.flush()
+        return self._digest.hexdigest()
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """A `.npy` header; numpy pads it so that the first axis may grow without the header growing."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        offset = stream.tell()
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.ndarray(shape, dtype, buffer=mapping, offset=offset), mapping
+
+
+def _digest(array: np.ndarray, mapping: mmap.mmap) -> str:
+    """Checksum of an array's bytes, pages given back as it goes."""
+    digest = hashlib.sha256()
+    flat = array.reshape(-1)
+    for start in range(0, len(flat), _CHECK_ELEMENTS):
+        digest.update(flat[start : start + _CHECK_ELEMENTS].data)
+        mapping.madvise(mmap.MADV_DONTNEED)
+    return digest.hexdigest()
+
+
+def _key(encoders: Encoders, source: Source) -> str:
+    """What an encoded matrix depends on: the schema, the encoders' state, the source's files."""
+    state = {name: encoder.state() for name, encoder in encoders.encoders.items()}
+    whole = [FORMAT, to_table(encoders.schema), state, source.fingerprint]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,119 @@
+"""Progress: what is being done, how fast, and how long it will still take."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBars
+
+# Bar events as plain tuples, so that they cross process borders: ("open", label, total) · ("advance", rows, note) · ("close",)
+Event = tuple[str | int | None, ...]
+
+
+class Bar(ABC):
+    """One line of progress."""
+
+    @abstractmethod
+    def advance(self, rows: int, note: str = "") -> None:
+        """Count `rows` more; `note` is a short word on the state (the loss, the metric)."""
+
+
+class Progress(ABC):
+    """Where work reports how far it is."""
+
+    @abstractmethod
+    @contextmanager
+    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+        """A bar over `total` rows (None: not known)."""
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """A line that stays: a warning, a result."""
+
+
+class Silent(Progress, Bar):
+    """Reports nothing: for the library and the tests."""
+
+    @contextmanager
+    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+        """A bar that nobody sees."""
+        yield self
+
+    def advance(self, rows: int, note: str = "") -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+class Terminal(Progress):
+    """Bars on a terminal with rows/s and time left; plain lines where the output is a file."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bars = RichBars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}", style="cyan"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self.console,
+            transient=True,
+        )
+        self._open = 0
+
+    @contextmanager
+    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+        """A bar on the screen for as long as the block lasts."""
+        if self._open == 0:
+            self._bars.start()
+        self._open += 1
+        task = self._bars.add_task(label, total=total, speed="", note="")
+        try:
+            yield _TerminalBar(self._bars, task)
+        finally:
+            self._bars.remove_task(task)
+            self._open -= 1
+            if self._open == 0:
+                self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(text, highlight=False)
+
+
+class _TerminalBar(Bar):
+    def __init__(self, bars: RichBars, task: int) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, rows: int, note: str = "") -> None:
+        state = next(t for t in self._bars.tasks if t.id == self._task)
+        speed = f"{state.speed:,.0f} rows/s" if state.speed else ""
+        self._bars.update(state.id, advance=rows, speed=speed, note=note or state.fields["note"])
+
+
+class Sent(Progress, Bar):
+    """Sends events to another process, which shows them (see `replay`)."""
+
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._send = send
+
+    @contextmanager
+    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+        """A bar in the process that listens."""
+        self._send(("open", label, total))
+        yield self
+        self._send(("close",))
+
+    def advance(self, rows: int, note: str = "") -> None:
+        """Send the count on."""
+        self._send(("advance", rows, note))
+
+    def say(self, text: str) -> None:
+        """Send the line on."""
+        self._send(("say", text))
