@@ -466,7 +466,7 @@ def _inversions(permutation: npt.NDArray[np.int64]) -> int:
     bits = max(len(permutation) - 1, 0).bit_length()
     position = np.arange(1 << bits, dtype=np.int64)
     # Padding to a power of two with larger values behind adds no inversion, and makes every block equally long.
-    current = position.astype(np.int32 if bits < 32 else np.int64)
+    current: Rows = position.astype(np.int32 if bits < 32 else np.int64)
     current[: len(permutation)] = permutation
     travelled = 0
     for bit in reversed(range(bits)):

@@ -1,0 +1,57 @@
+"""CGC, customised gate control: PLE's single level (Tang et al., RecSys 2020, section 4.1)."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt, Interval, MinLen
+from torch import Tensor, nn
+
+from polyrank.nn.experts import GateWeights
+from polyrank.nn.extraction import FirstExtraction
+
+
+@dataclass(frozen=True)
+class CGCConfig:
+    """The paper tunes the number of experts.
+
+    Attributes:
+        specific_experts: m_t, experts of each task.
+        shared_experts: m_s, experts of all tasks.
+        widths: each expert's layers.
+        dropout: the share of activations dropped after each layer.
+    """
+
+    specific_experts: Annotated[int, Gt(0)] = 2
+    shared_experts: Annotated[int, Gt(0)] = 2
+    widths: Annotated[tuple[int, ...], MinLen(1)] = (64,)
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+
+
+class CGC(nn.Module):
+    """g_t(x) = w_t(x) S_t(x), w_t(x) = softmax(W_t x), W_t of size (m_t + m_s) × D without bias.
+
+    S_t stacks task t's own m_t experts and the m_s shared ones: an own expert is trained by its task alone. No shared gate
+    exists.
+
+    Args:
+        in_width: D.
+        tasks: T.
+        config: the knobs.
+    """
+
+    def __init__(self, in_width: int, tasks: int, config: CGCConfig) -> None:
+        super().__init__()
+        shape = (tasks, config.specific_experts, config.shared_experts, config.widths)
+        self.level = FirstExtraction(in_width, *shape, shared_gate=False, dropout=config.dropout)
+        self.out_width = config.widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, D]` → `[B, T, H]`."""
+        states, _ = self.level(x)
+        result: Tensor = states.tasks
+        return result
+
+    def gates(self, x: Tensor) -> list[GateWeights]:
+        """The T gates' weights over own and shared experts."""
+        _, weights = self.level(x)
+        return self.level.named(1, weights)

@@ -1,0 +1,71 @@
+"""PLE: shared and task-specific experts, separated level by level (Tang et al., "Progressive Layered Extraction: A Novel
+Multi-Task Learning Model for Personalized Recommendations", RecSys 2020)."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt, Interval, MinLen
+from torch import Tensor, nn
+
+from polyrank.nn.experts import GateWeights
+from polyrank.nn.extraction import FirstExtraction, LaterExtraction
+
+
+@dataclass(frozen=True)
+class PLEConfig:
+    """The paper tunes the number of experts and uses two levels of one-layer experts.
+
+    Attributes:
+        levels: extraction levels N; 1 is CGC.
+        specific_experts: m_t, experts of each task at each level.
+        shared_experts: m_s, experts of all tasks at each level.
+        widths: each expert's layers, the same at every level.
+        dropout: the share of activations dropped after each layer.
+    """
+
+    levels: Annotated[int, Gt(0)] = 2
+    specific_experts: Annotated[int, Gt(0)] = 2
+    shared_experts: Annotated[int, Gt(0)] = 2
+    widths: Annotated[tuple[int, ...], MinLen(1)] = (64,)
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+
+
+class PLE(nn.Module):
+    """Levels j = 1 … N of customised gates (equations 6 and 7).
+
+    x_t⁰ = x_s⁰ = x. Task t's gate at level j reads x_t^{j−1} and mixes t's own experts (on x_t^{j−1}) with the shared ones
+    (on x_s^{j−1}) into x_t^j. The shared gate reads x_s^{j−1} and mixes all experts of the level into x_s^j. The last
+    level has no shared gate, since nothing reads x_s^N: N·T + N − 1 gates in all, softmax without bias.
+
+    Args:
+        in_width: D.
+        tasks: T.
+        config: the knobs.
+    """
+
+    def __init__(self, in_width: int, tasks: int, config: PLEConfig) -> None:
+        super().__init__()
+        shape = (tasks, config.specific_experts, config.shared_experts, config.widths)
+        last = config.levels
+        self.first = FirstExtraction(in_width, *shape, shared_gate=last > 1, dropout=config.dropout)
+        self.out_width = config.widths[-1]
+        self.later = nn.ModuleList(
+            LaterExtraction(self.out_width, *shape, shared_gate=level < last, dropout=config.dropout)
+            for level in range(2, last + 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, D]` → `[B, T, H]`."""
+        states, _ = self.first(x)
+        for level in self.later:
+            states, _ = level(states)
+        return states.tasks
+
+    def gates(self, x: Tensor) -> list[GateWeights]:
+        """The gates of every level, first the tasks' own, then the shared one."""
+        states, weights = self.first(x)
+        found = self.first.named(1, weights)
+        for number, level in enumerate(self.later, start=2):
+            states, weights = level(states)
+            found += level.named(number, weights)
+        return found

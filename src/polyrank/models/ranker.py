@@ -1,0 +1,151 @@
+"""The Ranker: embeddings → architecture → towers → heads; and the registry of architectures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Protocol
+
+import torch
+from annotated_types import Gt, Interval
+from torch import Tensor, nn
+
+from polyrank.data.encoders import Layout, TaskStatistics
+from polyrank.data.loader import Batch
+from polyrank.data.schema import Task
+from polyrank.models.cgc import CGC, CGCConfig
+from polyrank.models.mmoe import MMoE, MMoEConfig
+from polyrank.models.ple import PLE, PLEConfig
+from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
+from polyrank.models.single_task import SingleTask, SingleTaskConfig
+from polyrank.nn.embeddings import Columns, Embeddings
+from polyrank.nn.experts import GateWeights
+from polyrank.nn.towers import Heads, Towers, starting_biases
+
+
+class Architecture(Protocol):
+    """What an architecture is: `x [B, D]` → one vector per task `[B, T, H]`. Made as `cls(D, T, config)`."""
+
+    out_width: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[B, D]` → `[B, T, H]`."""
+
+    def gates(self, x: Tensor) -> list[GateWeights]:
+        """What its gates do to a batch; empty where it has none."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An architecture and its config."""
+
+    kind: Any
+    config: Any
+
+
+ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
+    {
+        "single_task": Entry(SingleTask, SingleTaskConfig),
+        "shared_bottom": Entry(SharedBottom, SharedBottomConfig),
+        "mmoe": Entry(MMoE, MMoEConfig),
+        "cgc": Entry(CGC, CGCConfig),
+        "ple": Entry(PLE, PLEConfig),
+    }
+)
+
+
+@dataclass(frozen=True)
+class RankerConfig:
+    """What all architectures have in common.
+
+    Attributes:
+        embedding_width: W.
+        embedding_dropout: the share of the input's elements dropped in training.
+        towers: the hidden layers of every task's tower.
+        tower_dropout: the share of activations dropped after each.
+    """
+
+    embedding_width: Annotated[int, Gt(0)] = 8
+    embedding_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    towers: tuple[Annotated[int, Gt(0)], ...] = (32,)
+    tower_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+
+
+class Ranker(nn.Module):
+    """A batch → one logit per task. B rows, T tasks, D input width.
+
+    x = [embeddings of single-valued features; means over bags; scaled numbers], dropped out in training; the architecture
+    gives each task a vector, its tower a logit, its head a prediction.
+
+    Args:
+        tasks: the T tasks it predicts, in order.
+        statistics: their label statistics.
+        layout: the encoded matrix.
+        architecture: a key of ARCHITECTURES.
+        options: that architecture's config.
+        config: the common knobs.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        statistics: Sequence[TaskStatistics],
+        layout: Layout,
+        architecture: str,
+        options: Any,
+        config: RankerConfig,
+    ) -> None:
+        super().__init__()
+        self.kinds = [task.kind for task in tasks]
+        self.embeddings = Embeddings(_columns(layout), config.embedding_width)
+        in_width = self.embeddings.out_width + layout.dense_columns
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.architecture: Any = ARCHITECTURES[architecture].kind(in_width, len(tasks), options)
+        means = [s.mean for s in statistics]
+        self.towers = Towers(
+            len(tasks),
+            self.architecture.out_width,
+            config.towers,
+            dropout=config.tower_dropout,
+            biases=starting_biases(self.kinds, means),
+        )
+        self.heads = Heads(self.kinds, means, [s.std for s in statistics])
+
+    def represent(self, batch: Batch) -> Tensor:
+        """The shared input `[B, D]`."""
+        embedded = self.embeddings(batch.ids)
+        whole = torch.cat([embedded, batch.dense], dim=1) if batch.dense.shape[1] else embedded
+        result: Tensor = self.dropout(whole)
+        return result
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits `[B, T]`."""
+        logits: Tensor = self.towers(self.architecture(self.represent(batch)))
+        return logits
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Probabilities, or values in the label's unit: `[B, T]` float32."""
+        result: Tensor = self.heads.predict(self(batch))
+        return result
+
+    def gates(self, batch: Batch) -> list[GateWeights]:
+        """What the architecture's gates do to a batch."""
+        found: list[GateWeights] = self.architecture.gates(self.represent(batch))
+        return found
+
+    def dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Everything but the embedding table."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def parameter_count(self) -> int:
+        """All parameters, the embedding table included."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _columns(layout: Layout) -> Columns:
+    return Columns(
+        [f.start for f in layout.fields],
+        [f.stop for f in layout.fields],
+        [f.kind in ("tags", "sequence") for f in layout.fields],
+        [f.table for f in layout.fields],
+        layout.tables,
+    )

@@ -1,0 +1,43 @@
+"""Shared-Bottom, hard parameter sharing: one trunk for all tasks (Caruana, "Multitask Learning", Machine Learning 1997)."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval, MinLen
+from torch import Tensor, nn
+
+from polyrank.nn.experts import GateWeights
+from polyrank.nn.layers import StackedMLP
+
+
+@dataclass(frozen=True)
+class SharedBottomConfig:
+    """Attributes: `widths`: the trunk's layers; `dropout`: the share of activations dropped after each."""
+
+    widths: Annotated[tuple[int, ...], MinLen(1)] = (256, 128)
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+
+
+class SharedBottom(nn.Module):
+    """h = f(x), the same h for every task's tower.
+
+    Args:
+        in_width: D.
+        tasks: T.
+        config: the knobs.
+    """
+
+    def __init__(self, in_width: int, tasks: int, config: SharedBottomConfig) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.trunk = StackedMLP(1, in_width, config.widths, dropout=config.dropout)
+        self.out_width = self.trunk.out_width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, D]` → `[B, T, H]`."""
+        shared: Tensor = self.trunk(x.unsqueeze(0))
+        return shared.transpose(0, 1).expand(-1, self.tasks, -1)
+
+    def gates(self, x: Tensor) -> list[GateWeights]:
+        """It has none."""
+        return []

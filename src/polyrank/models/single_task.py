@@ -1,0 +1,47 @@
+"""A network for one task alone: the reference that sharing is measured against."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval, MinLen
+from torch import Tensor, nn
+
+from polyrank.nn.experts import GateWeights
+from polyrank.nn.layers import StackedMLP
+
+
+@dataclass(frozen=True)
+class SingleTaskConfig:
+    """Attributes: `widths`: the hidden layers; `dropout`: the share of activations dropped after each."""
+
+    widths: Annotated[tuple[int, ...], MinLen(1)] = (128, 64)
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+
+
+class SingleTask(nn.Module):
+    """h = f(x): nothing is shared, because there is nobody to share with.
+
+    Args:
+        in_width: D.
+        tasks: must be 1.
+        config: the knobs.
+
+    Raises:
+        ValueError: more than one task.
+    """
+
+    def __init__(self, in_width: int, tasks: int, config: SingleTaskConfig) -> None:
+        super().__init__()
+        if tasks != 1:
+            raise ValueError(f"single_task is for one task. Received: {tasks} tasks; name one with data.tasks")
+        self.network = StackedMLP(1, in_width, config.widths, dropout=config.dropout)
+        self.out_width = self.network.out_width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, D]` → `[B, 1, H]`."""
+        output: Tensor = self.network(x.unsqueeze(0))
+        return output.transpose(0, 1)
+
+    def gates(self, x: Tensor) -> list[GateWeights]:
+        """It has none."""
+        return []

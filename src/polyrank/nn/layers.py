@@ -1,0 +1,57 @@
+"""Layers that every architecture is made of. B rows, G groups, D input width, H output width."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """G independent linear layers as one batched product: `y[g] = x[g] W[g] + b[g]`.
+
+    Each `[D, H]` slice is initialised by itself, uniformly in ±√(3/D)·√2 (He et al. 2015, for ReLU): on the whole
+    `[G, D, H]` tensor the fan-in would be taken as D·H and the weights would come out far too small.
+
+    Args:
+        groups: G.
+        in_width: D.
+        out_width: H.
+        bias: whether there is a b, `[G, 1, H]`, zero at the start.
+    """
+
+    def __init__(self, groups: int, in_width: int, out_width: int, *, bias: bool = True) -> None:
+        super().__init__()
+        bound = math.sqrt(6.0 / in_width)
+        self.weight = nn.Parameter(torch.empty(groups, in_width, out_width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(groups, 1, out_width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[G, B, D]` → `[G, B, H]`."""
+        if self.bias is None:
+            return torch.bmm(x, self.weight)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedMLP(nn.Module):
+    """G independent networks of the same shape, ReLU and dropout after every layer.
+
+    Args:
+        groups: G.
+        in_width: D.
+        widths: the layers' widths; empty for the identity.
+        dropout: the share of activations dropped in training.
+    """
+
+    def __init__(self, groups: int, in_width: int, widths: tuple[int, ...], *, dropout: float = 0.0) -> None:
+        super().__init__()
+        sizes = (in_width, *widths)
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        self.layers = nn.ModuleList(StackedLinear(groups, inner, outer) for inner, outer in pairs)
+        self.dropout = nn.Dropout(dropout)
+        self.out_width = sizes[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[G, B, D]` → `[G, B, H]`."""
+        for layer in self.layers:
+            x = self.dropout(torch.relu(layer(x)))
+        return x
