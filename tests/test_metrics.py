@@ -1,5 +1,6 @@
 """The references are scikit-learn, brute force over pairs, and values worked out by hand."""
 
+import itertools
 import json
 import math
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 
 from polyrank import metrics
 
@@ -100,7 +102,7 @@ class TestAuc:
         assert metrics.xauc(scores.astype(np.float32), labels) == 0.5
 
     def test_float32_and_widened_float32_agree(self):
-        scores, labels, rng = tied_rows(3, levels=10**6)
+        scores, labels, _ = tied_rows(3, levels=10**6)
         narrow = scores.astype(np.float32)
         assert metrics.auc(narrow, labels) == metrics.auc(narrow.astype(np.float64), labels)
 
@@ -150,7 +152,7 @@ class TestAucState:
         labels = np.array([float(row[1]) for row in rows])
         edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
         state = metrics.AucState.of(EMPTY, EMPTY)
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             state = metrics.AucState.of(scores[start:end], labels[start:end]).merge(state)
         whole = metrics.AucState.of(scores, labels)
         for name in ("scores", "positives", "negatives"):
@@ -313,8 +315,6 @@ class TestCalibration:
         probabilities = rng.random(1000)
         labels = (rng.random(1000) < probabilities).astype(float)
         curve = metrics.calibration_curve(probabilities, labels, bins=10)
-        from sklearn.calibration import calibration_curve
-
         observed, predicted = calibration_curve(labels, probabilities, n_bins=10, strategy="quantile")
         assert curve.observed == pytest.approx(observed, abs=1e-12)
         assert curve.predicted == pytest.approx(predicted, abs=1e-12)

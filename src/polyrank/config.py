@@ -9,7 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomlkit
 from pydantic import TypeAdapter, ValidationError
@@ -29,10 +29,12 @@ def read_toml(path: Path) -> Table:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError("a config must be a TOML file", received=f"no file {path}", mend="check the path") from error
+    except OSError as error:
+        received = f"{path}: {error.strerror}"
+        raise ConfigError("a config must be a TOML file", received=received, mend="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("a config must be valid TOML", received=f"{path}: {error}", mend="correct that line") from error
+        received = f"{path}: {error}"
+        raise ConfigError("a config must be valid TOML", received=received, mend="correct that line") from error
 
 
 def write_toml(path: Path, table: Mapping[str, Any]) -> None:
@@ -78,15 +80,16 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     """
     _check_keys(kind, table, where)
     try:
-        return TypeAdapter(kind).validate_python(dict(table))
+        return TypeAdapter(kind).validate_python(dict(table) if isinstance(table, Mapping) else table)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join([where, *(str(part) for part in first["loc"])]).strip(".")
+        name = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        name, rule = name.strip("."), first["msg"][:1].lower() + first["msg"][1:]
         if first["type"] == "missing":
             raise ConfigError(f"{name} must be given", received="nothing", mend="add the key") from error
         received = repr(first["input"])
         raise ConfigError(
-            f"{name}: {first['msg'].lower()}", received=received, mend="see the reference of the config keys"
+            f"{name}: {rule}", received=received, mend="see the reference of the config keys"
         ) from error
 
 
@@ -111,22 +114,30 @@ def _check_keys(kind: Any, table: Any, where: str) -> None:
     if dataclasses.is_dataclass(kind) and isinstance(table, Mapping):
         assert isinstance(kind, type)
         hints = get_type_hints(kind)
+        known = [field.name for field in dataclasses.fields(kind) if field.init]
         for key, value in table.items():
-            if key not in hints:
+            if key not in known:
                 section = f"[{where}]" if where else "the file"
-                raise ConfigError(f"{section} has no key {key!r}", received=f"{key} = {value!r}", mend=nearest(key, hints))
+                received = f"{key} = {value!r}"
+                raise ConfigError(f"{section} has no key {key!r}", received=received, mend=nearest(key, known))
             _check_keys(hints[key], value, f"{where}.{key}".strip("."))
-    elif isinstance(table, Sequence) and not isinstance(table, str):
-        for inner in (a for a in get_args(kind) if dataclasses.is_dataclass(a)):
+    for inner in get_args(kind):  # tuple[X, ...], dict[str, X], X | None
+        if isinstance(table, Sequence) and not isinstance(table, str):
             for index, value in enumerate(table):
                 _check_keys(inner, value, f"{where}[{index}]")
+        elif isinstance(table, Mapping) and get_origin(kind) is dict:
+            for key, value in table.items():
+                _check_keys(inner, value, f"{where}.{key}")
+        else:
+            _check_keys(inner, table, where)
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return value
 
 
 def _without_none(value: Any) -> Any:

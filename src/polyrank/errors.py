@@ -1,14 +1,14 @@
 """Every error Polyrank raises on purpose.
 
-    PolyrankError                 says: the rule, what was received, how to mend it
-    ├── UserError                 the user's input is wrong           → exit code 2
-    │   ├── ConfigError           a key or a value of a config or a schema file
-    │   ├── DataError             the contents of a data file
-    │   └── RunError              a run directory: missing, damaged, of another format
-    └── RunFailed                 the input was fine, the work was not → exit code 1
-        ├── StorageError          a full disk, a directory that cannot be written
-        ├── TrainingDiverged      a loss that is no longer finite
-        └── Interrupted           ctrl-C; what was reached is saved
+PolyrankError                 says: the rule, what was received, how to mend it
+├── UserError                 the user's input is wrong           → exit code 2
+│   ├── ConfigError           a key or a value of a config or a schema file
+│   ├── DataError             the contents of a data file
+│   └── RunError              a run directory: missing, damaged, of another format
+└── RunFailed                 the input was fine, the work was not → exit code 1
+    ├── StorageError          a full disk, a directory that cannot be written
+    ├── TrainingDiverged      a loss that is no longer finite
+    └── Interrupted           ctrl-C; what was reached is saved
 """
 
 from typing import ClassVar

@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from polyrank.errors import RunError, StorageError
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; on success flush it to disk and rename it over `path`, on any failure remove it.
+    """Yield a temporary sibling of `path`; on success flush it and rename it over `path`, on any failure remove it.
 
-    The temporary may be written as a file or made as a directory. A reader sees the old contents or the new, never a part.
+    The temporary may be written as a file or made as a directory. A reader sees the old contents or the new, never a
+    part. A file never replaces a directory, nor a directory a file.
 
     Raises:
         StorageError: the disk is full, or the place cannot be written.
@@ -25,25 +26,19 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)  # a killed process with the same id (usual in containers) may have left one
         yield temporary
-        for part in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+        for part in [*temporary.rglob("*"), temporary]:
             _flush(part)
-        if path.is_dir():
-            # rename(2) refuses to replace a directory that holds files: move the old one aside first.
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, old / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
+        if path.is_dir() and temporary.is_dir():
+            _swap(temporary, path)
         else:
             os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
@@ -74,9 +69,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except OSError as error:
         raise RunError(
-            f"{path.name} must be there", received=f"no file {path}", mend="name a directory that polyrank wrote"
+            f"{path.name} must be there",
+            received=f"{path}: {error.strerror}",
+            mend="name a directory that polyrank wrote",
         ) from error
     except ValueError as error:
         raise RunError(
@@ -84,17 +81,34 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def sha256(write: Callable[[Callable[[Any], None]], None]) -> str:
-    """Digest of everything that `write` feeds to the function it is given."""
-    digest = hashlib.sha256()
-    write(digest.update)
-    return digest.hexdigest()
-
-
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Put one directory in the place of another; the old one comes back if the new one cannot be moved in."""
+    # rename(2) refuses to replace a directory that holds files: move the old one aside first.
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        os.replace(path, old / path.name)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.replace(old / path.name, path)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove what may be a file, a directory or nothing; cleaning up never hides the error that led to it."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -26,7 +26,15 @@ _SEQUENTIAL: Final = [[0.0, "#f5f9fc"], [0.5, "#7db5d8"], [1.0, "#08519c"]]
 _DIVERGING: Final = [[0.0, "#b35806"], [0.5, "#ffffff"], [1.0, "#08519c"]]
 
 _FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-_AXIS: Final = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "fixedrange": True}
+_AXIS: Final = {
+    "gridcolor": GRID,
+    "zeroline": False,
+    "linecolor": GRID,
+    "automargin": True,
+    "fixedrange": True,
+    "ticks": "",
+    "ticklabelstandoff": 5,
+}
 TEMPLATE: Final = go.layout.Template(
     layout={
         "font": {"family": _FONT, "size": 13, "color": INK},
@@ -160,7 +168,12 @@ def seesaw_figure(
             x=[finite(d["mean"]) for _, d in shown],
             y=[name for name, _ in shown],
             mode="markers+text",
-            marker={"color": verdict.color, "size": 12, "symbol": verdict.symbol},
+            marker={
+                "color": verdict.color,
+                "size": 14,
+                "symbol": verdict.symbol,
+                "line": {"color": "white", "width": 1.5},
+            },
             texttemplate=f"{verdict.sign} %{{x:+.4f}}",
             textposition="top center",
             textfont={"color": verdict.color},
@@ -358,7 +371,9 @@ def _grid(values: Sequence[Sequence[object]] | None) -> list[list[float | None]]
 
 
 def _heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[float | None]], cell: str) -> go.Figure:
-    figure = _figure(height=70 + 40 * len(rows))
+    longest = max(map(len, columns), default=0)
+    tilt = 5 * longest if len(columns) * longest > 36 else 0  # pixels that tilted names need, upward and to the right
+    figure = _figure(height=40 + 40 * len(rows) + tilt)
     if rows and columns:
         figure.add_heatmap(
             x=[label(name) for name in columns],
@@ -370,8 +385,9 @@ def _heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[f
             xgap=2,
             ygap=2,
         )
-        figure.update_xaxes(side="top", showgrid=False, type="category", tickangle=0 if len(columns) < 5 else -45)
+        figure.update_xaxes(side="top", showgrid=False, type="category", tickangle=-45 if tilt else 0)
         figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+        figure.update_layout(margin_r=16 + tilt)
     return figure
 
 

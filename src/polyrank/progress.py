@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 
-# Bar events as plain tuples, so that they cross process borders: ("open", label, total) · ("advance", rows, note) · ("close",)
+# Events are plain tuples, so that they cross process borders:
+# ("open", label, total) · ("advance", rows, note) · ("close",) · ("say", text)
 Event = tuple[str | int | None, ...]
 
 
@@ -54,14 +55,14 @@ class Terminal(Progress):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._bars = RichBars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("{task.fields[speed]}", style="cyan"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self.console,
             transient=True,
         )
@@ -69,7 +70,11 @@ class Terminal(Progress):
 
     @contextmanager
     def bar(self, label: str, total: int | None) -> Iterator[Bar]:
-        """A bar on the screen for as long as the block lasts."""
+        """A bar on the screen for as long as the block lasts; one line where there is no terminal."""
+        if not self.console.is_terminal:
+            self.say(label)
+            yield Silent()
+            return
         if self._open == 0:
             self._bars.start()
         self._open += 1
@@ -84,7 +89,7 @@ class Terminal(Progress):
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class _TerminalBar(Bar):
@@ -98,7 +103,7 @@ class _TerminalBar(Bar):
 
 
 class Sent(Progress, Bar):
-    """Sends events to another process, which shows them (see `replay`)."""
+    """Sends events to another process, which shows them."""
 
     def __init__(self, send: Callable[[Event], None]) -> None:
         self._send = send
@@ -107,8 +112,10 @@ class Sent(Progress, Bar):
     def bar(self, label: str, total: int | None) -> Iterator[Bar]:
         """A bar in the process that listens."""
         self._send(("open", label, total))
-        yield self
-        self._send(("close",))
+        try:
+            yield self
+        finally:
+            self._send(("close",))
 
     def advance(self, rows: int, note: str = "") -> None:
         """Send the count on."""

@@ -280,7 +280,11 @@ def _shown_metrics(study: Mapping[str, Any], task: str) -> dict[str, str]:
     entries += [(model.get("tasks") or {}).get(task) for model in study["models"]]
     main = _tasks(study)[task].get("metric")
     metrics = [(entry or {}).get("metrics") or {} for entry in entries]
-    return {key: name for key, name in METRICS.items() if key != main and any(key in known for known in metrics)}
+    return {
+        key: name
+        for key, name in METRICS.items()
+        if key != main and any(plots.finite(known.get(key)) is not None for known in metrics)
+    }
 
 
 def _tasks(study: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -288,7 +292,10 @@ def _tasks(study: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _task_note(task: Mapping[str, Any]) -> str:
-    return f"mean label {value_text(task['base_rate'])}" if plots.finite(task.get("base_rate")) is not None else ""
+    rate = task.get("base_rate")
+    if plots.finite(rate) is None:
+        return ""
+    return f"{share_text(rate)} positive" if task.get("kind") == "binary" else f"mean label {value_text(rate)}"
 
 
 def _metric_name(task: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Encoded data → batches. Blocks are shuffled, rows are shuffled within a window; any place in an epoch can be found again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,18 +39,28 @@ class Batch:
         return len(self.ids)
 
 
-def as_batch(rows: Encoded | EncodedData, schema: Schema) -> Batch:
-    """Encoded rows as one batch; without labels (scoring) no row is in any sample space."""
+def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] | None = None) -> Batch:
+    """Encoded rows as one batch.
+
+    Args:
+        rows: with labels of all the schema's tasks, or of none (scoring): then no row is in any sample space.
+        schema: the schema.
+        tasks: positions of the tasks to keep; sample spaces still follow all of them.
+    """
     labels = rows.labels
     if labels.shape[1] == 0:
         labels = np.full((len(rows.ids), len(schema.tasks)), np.nan, np.float32)
     where = schema.sample_spaces(labels)
+    weights = rows.weights
+    if tasks is not None:
+        labels, where = labels[:, tasks], where[:, tasks]
+        weights = weights[:, tasks] if weights.shape[1] else weights
     return Batch(
         torch.from_numpy(np.ascontiguousarray(rows.ids)),
         torch.from_numpy(np.ascontiguousarray(rows.dense)),
         torch.from_numpy(np.where(where, labels, np.float32(0))),
         torch.from_numpy(where),
-        torch.from_numpy(np.ascontiguousarray(rows.weights)) if rows.weights.shape[1] else None,
+        torch.from_numpy(np.ascontiguousarray(weights)) if weights.shape[1] else None,
     )
 
 
@@ -67,8 +77,14 @@ class Loader:
     data: EncodedData
     batch_size: int
     seed: int = 0
+    tasks: tuple[str, ...] = ()
     block_rows: int = BLOCK_ROWS
     window_rows: int = WINDOW_ROWS
+
+    @property
+    def task_positions(self) -> list[int]:
+        """Where the tasks of its batches stand in the schema (all, if `tasks` is empty)."""
+        return [self.schema.task_names.index(name) for name in self.tasks or self.schema.task_names]
 
     def batches_in(self, epoch: int) -> int:
         """Batches in a shuffled epoch (it may vary by one a window: the short last block falls where it falls)."""
@@ -79,7 +95,7 @@ class Loader:
         for index, (blocks, rows) in enumerate(self._windows(number)):
             batches = -(-rows // self.batch_size)
             if start < batches:
-                window = as_batch(self._read(blocks), self.schema)
+                window = as_batch(self._read(blocks), self.schema, self.task_positions)
                 order = torch.from_numpy(self._generator(number, index + 1).permutation(rows))
                 for first in range(start * self.batch_size, rows, self.batch_size):
                     yield _take(window, order[first : first + self.batch_size])
@@ -88,7 +104,7 @@ class Loader:
     def in_order(self) -> Iterator[Batch]:
         """All rows in file order, in batches."""
         for first in range(0, self.data.rows, self.window_rows):
-            window = as_batch(self._read([(first, min(first + self.window_rows, self.data.rows))]), self.schema)
+            window = as_batch(self._read([(first, min(first + self.window_rows, self.data.rows))]), self.schema, self.task_positions)
             for start in range(0, window.rows, self.batch_size):
                 yield _take(window, slice(start, start + self.batch_size))
 

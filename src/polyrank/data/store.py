@@ -1,11 +1,11 @@
 """The encoded matrix on disk: memory-mapped `.npy` files beside a manifest, written atomically, checked when reused.
 
-    DIR/ids.npy      int32   [N, F]    row-major: a batch is one fancy-index
-    DIR/dense.npy    float32 [N, D]    scaled numbers
-    DIR/labels.npy   float32 [N, T]    NaN = missing
-    DIR/weights.npy  float32 [N, T]    only where a task has a weight column, else [N, 0]
-    DIR/groups.npy   int64   [N]       only where the schema has a group, else [0]
-    DIR/manifest.json                  format, key (schema + encoders + source), rows, checksums
+DIR/ids.npy      int32   [N, F]    row-major: a batch is one fancy-index
+DIR/dense.npy    float32 [N, D]    scaled numbers
+DIR/labels.npy   float32 [N, T]    NaN = missing
+DIR/weights.npy  float32 [N, T]    only where a task has a weight column, else [N, 0]
+DIR/groups.npy   int64   [N]       only where the schema has a group, else [0]
+DIR/manifest.json                  format, key (schema + encoders + source), rows, checksums
 """
 
 import hashlib

@@ -58,12 +58,14 @@ class RankerConfig:
     """What all architectures have in common.
 
     Attributes:
+        architecture: a key of ARCHITECTURES.
         embedding_width: W.
         embedding_dropout: the share of the input's elements dropped in training.
         towers: the hidden layers of every task's tower.
         tower_dropout: the share of activations dropped after each.
     """
 
+    architecture: str = "mmoe"
     embedding_width: Annotated[int, Gt(0)] = 8
     embedding_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     towers: tuple[Annotated[int, Gt(0)], ...] = (32,)
@@ -80,9 +82,8 @@ class Ranker(nn.Module):
         tasks: the T tasks it predicts, in order.
         statistics: their label statistics.
         layout: the encoded matrix.
-        architecture: a key of ARCHITECTURES.
-        options: that architecture's config.
-        config: the common knobs.
+        config: the architecture's name and the common knobs.
+        options: the architecture's own config.
     """
 
     def __init__(
@@ -90,16 +91,15 @@ class Ranker(nn.Module):
         tasks: Sequence[Task],
         statistics: Sequence[TaskStatistics],
         layout: Layout,
-        architecture: str,
-        options: Any,
         config: RankerConfig,
+        options: Any,
     ) -> None:
         super().__init__()
         self.kinds = [task.kind for task in tasks]
         self.embeddings = Embeddings(_columns(layout), config.embedding_width)
         in_width = self.embeddings.out_width + layout.dense_columns
         self.dropout = nn.Dropout(config.embedding_dropout)
-        self.architecture: Any = ARCHITECTURES[architecture].kind(in_width, len(tasks), options)
+        self.architecture: Any = ARCHITECTURES[config.architecture].kind(in_width, len(tasks), options)
         means = [s.mean for s in statistics]
         self.towers = Towers(
             len(tasks),

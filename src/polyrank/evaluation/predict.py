@@ -1,0 +1,88 @@
+"""Ranker × data → ScoreTable → metrics, each task on its own rows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from polyrank import metrics
+from polyrank.data.loader import Batch, Loader
+from polyrank.data.schema import Schema, Task
+from polyrank.models.ranker import Ranker
+from polyrank.progress import Bar
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Predictions beside the truth, row by row. N rows, T tasks.
+
+    Attributes:
+        tasks: the T tasks.
+        predictions: `[N, T]` float32, probabilities or values in the label's unit.
+        labels: `[N, T]` float32; meaningful where `where` is True.
+        where: `[N, T]` bool: the task's own rows (its sample space, label present).
+        groups: `[N]` int64, or None where the schema has no group.
+    """
+
+    tasks: tuple[Task, ...]
+    predictions: np.ndarray
+    labels: np.ndarray
+    where: np.ndarray
+    groups: np.ndarray | None
+
+    def rows(self, task: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Predictions, labels and groups of a task's own rows."""
+        mask = self.where[:, task]
+        groups = None if self.groups is None else self.groups[mask]
+        return self.predictions[mask, task], self.labels[mask, task], groups
+
+
+def predict(ranker: Ranker, batches: Iterable[Batch], tasks: int, bar: Bar | None = None) -> np.ndarray:
+    """Predictions `[N, T]` float32 in the batches' order."""
+    ranker.eval()
+    parts = [np.zeros((0, tasks), np.float32)]
+    with torch.inference_mode():
+        for batch in batches:
+            parts.append(ranker.predict(batch).numpy())
+            if bar is not None:
+                bar.advance(batch.rows)
+    return np.concatenate(parts)
+
+
+def score_table(ranker: Ranker, loader: Loader, bar: Bar | None = None) -> ScoreTable:
+    """Predict every row of the loader's data, and set labels, sample spaces and groups beside."""
+    tasks = tuple(loader.schema.tasks[index] for index in loader.task_positions)
+    predictions = predict(ranker, loader.in_order(), len(tasks), bar)
+    return with_truth(loader.schema, tasks, predictions, loader.data.labels, loader.data.groups)
+
+
+def with_truth(
+    schema: Schema, tasks: Sequence[Task], predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> ScoreTable:
+    """A score table from predictions for some of the schema's tasks and the labels of all of them."""
+    columns = [schema.tasks.index(task) for task in tasks]
+    where = schema.sample_spaces(labels)[:, columns]
+    return ScoreTable(tuple(tasks), predictions, labels[:, columns], where, groups if len(groups) else None)
+
+
+def task_metrics(table: ScoreTable, *, replicates: int = 200) -> dict[str, dict[str, Any]]:
+    """Every task's metrics on its own rows, JSON-ready (see `metrics.binary_metrics` and `metrics.regression_metrics`)."""
+    result = {}
+    for index, task in enumerate(table.tasks):
+        measure = metrics.binary_metrics if task.kind == "binary" else metrics.regression_metrics
+        result[task.name] = measure(*table.rows(index), replicates=replicates)
+    return result
+
+
+PRIMARY = {"binary": "auc", "regression": "xauc"}
+
+
+def primary_metrics(table: ScoreTable) -> dict[str, float]:
+    """Each task's ranking metric alone (AUC or XAUC), nan where it is undefined: what validation looks at."""
+    values = {}
+    for index, task in enumerate(table.tasks):
+        predictions, labels, _ = table.rows(index)
+        values[task.name] = (metrics.auc if task.kind == "binary" else metrics.xauc)(predictions, labels)
+    return values

@@ -1,0 +1,352 @@
+"""The only training loop: batches in, checkpoints and a history out; resumes exactly, keeps the best."""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor
+
+from polyrank.balancing.balancer import Balancer
+from polyrank.data.loader import Batch, Loader
+from polyrank.errors import DataError, Interrupted, RunFailed, TrainingDiverged, UserError
+from polyrank.evaluation.predict import primary_metrics, score_table
+from polyrank.files import write_text
+from polyrank.losses import task_losses
+from polyrank.models.ranker import Ranker
+from polyrank.progress import Bar, Progress
+from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
+from polyrank.training.optimizers import EMBEDDING_OPTIMIZERS, Schedule, dense_optimizer, learning_rate_factor
+
+_CHECK_EVERY = 200  # steps between looks at whether the loss is still finite
+_SHOW_EVERY = 0.2  # seconds between updates of the bar
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a ranker is trained.
+
+    Attributes:
+        epochs: passes over the data at most.
+        batch_size: rows a step.
+        learning_rate: of the dense parameters, after warm-up.
+        embedding_learning_rate: of the embedding table; None for the same.
+        embedding_optimizer: `adam` (lazy Adam) or `adagrad` (row-wise); both touch the rows of the batch only.
+        weight_decay: AdamW's, on dense weights (never on biases or embeddings).
+        schedule: of the learning rate after warm-up: `cosine` falls to 0, `constant` stays.
+        warmup: the share of all steps in which the learning rate rises from 0.
+        clip_norm: the norm to which the dense parameters' gradient is clipped; 0 for none.
+        metric: what the best checkpoint is best at on validation data: `mean` over the tasks' AUC (XAUC for regression),
+            or a task's name.
+        patience: evaluations without a new best after which training stops; 0 for never.
+        evaluations_per_epoch: how often validation looks.
+        seed: of initial weights, dropout and shuffling.
+        save_seconds: time between checkpoints to resume from (one is also written at every evaluation).
+        threads: processor threads; 0 for all.
+        tensorboard: also write TensorBoard event files into the run (`pip install polyrank[tensorboard]`).
+    """
+
+    epochs: Annotated[int, Gt(0)] = 8
+    batch_size: Annotated[int, Gt(0)] = 1024
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    embedding_learning_rate: Annotated[float, Gt(0)] | None = None
+    embedding_optimizer: Literal["adam", "adagrad"] = "adam"
+    weight_decay: Annotated[float, Ge(0)] = 1e-5
+    schedule: Schedule = "cosine"
+    warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.02
+    clip_norm: Annotated[float, Ge(0)] = 5.0
+    metric: str = "mean"
+    patience: Annotated[int, Ge(0)] = 3
+    evaluations_per_epoch: Annotated[int, Gt(0)] = 1
+    seed: Annotated[int, Ge(0)] = 0
+    save_seconds: Annotated[float, Ge(0)] = 60.0
+    threads: Annotated[int, Ge(0)] = 0
+    tensorboard: bool = False
+
+
+@dataclass
+class _Place:
+    """Where training stands; everything that is not a tensor and must survive a resume."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    best_step: int = -1
+    since_best: int = 0
+    records: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to: the best value of the metric and its step, steps, rows, and seconds spent in steps."""
+
+    best: float
+    best_step: int
+    steps: int
+    rows: int
+    seconds: float
+
+
+class Trainer:
+    """Trains one ranker in one run directory.
+
+    Writes `checkpoints/best.safetensors` (weights of the best evaluation), `checkpoints/last.safetensors` (everything) and
+    `history.jsonl` (one line an evaluation). A killed and resumed training gives the same weights, bit for bit, as one that
+    was never interrupted, on the same machine with the same number of threads.
+
+    Args:
+        ranker: freshly built; its random generator is torch's global one.
+        balancer: combines the task losses.
+        train: what it learns from.
+        valid: what chooses the best checkpoint.
+        config: the knobs.
+        run: the run directory.
+        progress: where to report.
+    """
+
+    def __init__(
+        self, ranker: Ranker, balancer: Balancer, train: Loader, valid: Loader, config: TrainConfig, run: Path, progress: Progress
+    ) -> None:
+        self.ranker, self.balancer, self.train, self.valid = ranker, balancer, train, valid
+        self.config, self.run, self.progress = config, run, progress
+        self.tasks = [train.schema.task_names[position] for position in train.task_positions]
+        if config.metric not in ("mean", *self.tasks):
+            raise UserError(
+                "train.metric must be 'mean' or a task's name", received=config.metric, mend=f"one of: mean, {', '.join(self.tasks)}"
+            )
+        self.dense = dense_optimizer(ranker, config.learning_rate, config.weight_decay)
+        self.sparse = EMBEDDING_OPTIMIZERS[config.embedding_optimizer](ranker.embeddings)
+        self.place = _Place()
+        # Sums of loss × rows and of rows by task since the last evaluation: read then, never at a step.
+        self.sums = torch.zeros(2, len(self.tasks), dtype=torch.float64)
+        self.total_steps = sum(train.batches_in(epoch) for epoch in range(config.epochs))
+        self.history = run / "history.jsonl"
+        self._saved_at = time.monotonic()
+
+    def fit(self, *, resume: bool = False) -> TrainResult:
+        """Train to the end, or on from where an earlier call was cut off.
+
+        Raises:
+            TrainingDiverged: a loss is not finite.
+            Interrupted: ctrl-C or SIGTERM; the place is saved.
+            DataError: validation data cannot rank any task.
+            StorageError: a checkpoint cannot be written.
+        """
+        if resume and (self.run / "checkpoints/last.safetensors").exists():
+            self._restore()
+        else:
+            write_text(self.history, "")
+        total = self.config.epochs * self.train.data.rows
+        with _stop_requests() as stop, self._board() as board, self.progress.bar("training", total) as bar:
+            bar.advance(self.place.rows)
+            while not self.place.finished:
+                self._epoch(stop, bar, board)
+        place = self.place
+        return TrainResult(place.best, place.best_step, place.step, place.rows, place.seconds)
+
+    def _epoch(self, stop: list[int], bar: Bar, board: Any) -> None:
+        place, config = self.place, self.config
+        batches = self.train.batches_in(place.epoch)
+        looks = {-(-batches * part // config.evaluations_per_epoch) for part in range(1, config.evaluations_per_epoch + 1)}
+        self.ranker.train()
+        began = shown = time.perf_counter()
+        rows_shown = place.rows
+        for batch in self.train.epoch(place.epoch, start=place.batch):
+            self._step(batch)
+            now = time.perf_counter()
+            if now - shown > _SHOW_EVERY:
+                bar.advance(place.rows - rows_shown)
+                shown, rows_shown = now, place.rows
+            if place.step % _CHECK_EVERY == 0:
+                self._check_finite()
+            if place.batch in looks:
+                place.seconds += now - began
+                bar.advance(place.rows - rows_shown, self._evaluate(board))
+                rows_shown = place.rows
+                self._turn_epoch(batches)
+                self._save()
+                began = time.perf_counter()
+                if place.finished:
+                    return
+            elif stop or time.monotonic() - self._saved_at > config.save_seconds:
+                place.seconds += now - began
+                self._save()
+                began = time.perf_counter()
+            if stop:
+                raise Interrupted(
+                    "training was interrupted",
+                    received=signal.Signals(stop[0]).name,
+                    mend=f"all is saved at step {place.step:,}: the same command with --resume goes on from there",
+                )
+
+    def _step(self, batch: Batch) -> None:
+        """Forward, balanced backward, update."""
+        place, config = self.place, self.config
+        factor = learning_rate_factor(place.step, self.total_steps, config.warmup, config.schedule)
+        logits = self.ranker(batch)
+        targets = torch.where(batch.where, self.ranker.heads.targets(batch.labels), 0.0)
+        losses = task_losses(logits, targets, kinds=self.ranker.kinds, where=batch.where, weights=batch.weights)
+        counts = batch.where.sum(dim=0)
+        self.dense.zero_grad(set_to_none=True)
+        self.balancer.backward(losses, counts > 0)
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_((p for _, p in self.ranker.dense_parameters()), config.clip_norm)
+        for group in self.dense.param_groups:
+            group["lr"] = config.learning_rate * factor
+        self.dense.step()
+        self.sparse.step((config.embedding_learning_rate or config.learning_rate) * factor)
+        self.sums += torch.stack([losses.detach() * counts, counts])
+        place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + batch.rows
+
+    def _evaluate(self, board: Any) -> str:
+        """Validate, write history, keep the best; a note for the bar."""
+        self._check_finite()
+        place = self.place
+        values = primary_metrics(score_table(self.ranker, self.valid))
+        self.ranker.train()
+        value = self._chosen(values)
+        place.since_best += 1
+        if value > place.best:
+            place.best, place.best_step, place.since_best = value, place.step, 0
+            save_checkpoint(self.run / "checkpoints/best.safetensors", {"model": self.ranker.state_dict()})
+        losses = (self.sums[0] / self.sums[1].clamp_min(1.0)).tolist()
+        record = {
+            "step": place.step,
+            "epoch": place.epoch + place.batch / self.train.batches_in(place.epoch),
+            "rows": place.rows,
+            "train_loss": dict(zip(self.tasks, losses, strict=True)),
+            "valid": {name: None if math.isnan(v) else v for name, v in values.items()},
+            "metric": value,
+            "best": place.since_best == 0,
+            "weights": self._weights(),
+            "seconds": round(place.seconds, 3),
+        }
+        place.records += 1
+        self.sums.zero_()
+        with self.history.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        for name in self.tasks if board is not None else ():
+            board.add_scalar(f"train_loss/{name}", record["train_loss"][name], place.rows)
+            board.add_scalar(f"valid/{name}", values[name], place.rows)
+        return f"{self.config.metric} {value:.4f} (best {place.best:.4f})"
+
+    def _weights(self) -> dict[str, float]:
+        """The balancer's present weights, where it has such."""
+        weights: Tensor | None = getattr(self.balancer, "weights", None)
+        return {} if weights is None else dict(zip(self.tasks, weights.tolist(), strict=True))
+
+    def _chosen(self, values: dict[str, float]) -> float:
+        """The declared metric; tasks that validation cannot rank (one class) are left out of the mean."""
+        if self.config.metric != "mean":
+            known = [values[self.config.metric]]
+        else:
+            known = list(values.values())
+        known = [value for value in known if not math.isnan(value)]
+        if not known:
+            raise DataError(
+                f"validation data must be able to rank by the metric {self.config.metric!r}: two different labels at least",
+                received=", ".join(f"{name}: one class" for name, v in values.items() if math.isnan(v)),
+                mend="give more validation data, or another train.metric",
+            )
+        return sum(known) / len(known)
+
+    def _turn_epoch(self, batches: int) -> None:
+        """At the end of an epoch begin the next; decide whether all is done."""
+        place = self.place
+        if place.batch == batches:
+            place.epoch, place.batch = place.epoch + 1, 0
+        patience = self.config.patience
+        place.finished = place.epoch == self.config.epochs or (0 < patience <= place.since_best)
+
+    def _check_finite(self) -> None:
+        if not bool(torch.isfinite(self.sums).all()):
+            bad = [name for name, ok in zip(self.tasks, torch.isfinite(self.sums[0]).tolist(), strict=True) if not ok]
+            raise TrainingDiverged(
+                "losses must stay finite",
+                received=f"the loss of {', '.join(bad)} is not, near step {self.place.step:,}",
+                mend="lower train.learning_rate, or look for extreme labels; the best checkpoint so far is kept",
+            )
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.run / "checkpoints/last.safetensors",
+            {
+                "model": self.ranker.state_dict(),
+                "dense": self.dense.state_dict(),
+                "sparse": self.sparse.state_dict(),
+                "balancer": self.balancer.state_dict(),
+                "generator": torch.get_rng_state(),
+                "sums": self.sums,
+                "place": {k: None if v == -math.inf else v for k, v in asdict(self.place).items()},
+            },
+        )
+        self._saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.run / "checkpoints/last.safetensors")
+        self.ranker.load_state_dict(state["model"])
+        dense = state["dense"]
+        self.dense.load_state_dict({**dense, "state": {int(k): v for k, v in dense["state"].items()}})
+        self.sparse.load_state_dict(state["sparse"])
+        self.balancer.load_state_dict(state["balancer"])
+        torch.set_rng_state(state["generator"])
+        self.sums.copy_(state["sums"])
+        saved = {k: -math.inf if v is None else v for k, v in state["place"].items()}
+        self.place = _Place(**{field.name: saved[field.name] for field in fields(_Place)})
+        # Lines written after the checkpoint will be written again.
+        lines = self.history.read_text(encoding="utf-8").splitlines(keepends=True) if self.history.exists() else []
+        write_text(self.history, "".join(lines[: self.place.records]))
+
+    @contextmanager
+    def _board(self) -> Iterator[Any]:
+        """A TensorBoard writer, if asked for."""
+        if not self.config.tensorboard:
+            yield None
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise RunFailed(
+                "train.tensorboard needs the package tensorboard", received=str(error), mend="pip install 'polyrank[tensorboard]'"
+            ) from error
+        writer = SummaryWriter(str(self.run / "tensorboard"))  # type: ignore[no-untyped-call]  # untyped in torch
+        try:
+            yield writer
+        finally:
+            writer.close()  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT stops at once."""
+    requests: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if requests and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        requests.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are someone else's
+        before = {}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,126 @@
+"""Optimisers: AdamW for dense parameters, and updates of the touched rows of the embedding table."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from polyrank.models.ranker import Ranker
+from polyrank.nn.embeddings import Embeddings, sum_by_row
+
+Schedule = Literal["constant", "cosine"]
+
+
+class LazyAdam:
+    """Adam (Kingma & Ba, 2015) on the rows a batch touches; other rows and their moments stay as they are.
+
+    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², row ← row − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), g the sum over the row's
+    occurrences in the batch, t the number of steps of the optimiser (as in TensorFlow's LazyAdam), not of the row.
+
+    Args:
+        embeddings: whose table is updated.
+        betas: β₁, β₂.
+        epsilon: ε.
+    """
+
+    def __init__(self, embeddings: Embeddings, *, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
+        self.embeddings, self.betas, self.epsilon = embeddings, betas, epsilon
+        self.moment = torch.zeros_like(embeddings.table)
+        self.variance = torch.zeros_like(embeddings.table)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update the rows that the last forward pass took."""
+        self.steps += 1
+        first, second = self.betas
+        scale = learning_rate * math.sqrt(1 - second**self.steps) / (1 - first**self.steps)
+        for rows, gradient in _touched(self.embeddings):
+            moment = self.moment.index_select(0, rows).lerp_(gradient, 1 - first)
+            variance = self.variance.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
+            self.moment.index_copy_(0, rows, moment)
+            self.variance.index_copy_(0, rows, variance)
+            update = moment.div_(variance.sqrt_().add_(self.epsilon)).mul_(-scale)
+            self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and step count."""
+        return {"moment": self.moment, "variance": self.variance, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What `state_dict` gave."""
+        self.moment.copy_(state["moment"])
+        self.variance.copy_(state["variance"])
+        self.steps = int(state["steps"])
+
+
+class RowwiseAdagrad:
+    """Adagrad with one accumulator a row (as FBGEMM and TorchRec use): a = Σ_t mean(g²), row ← row − lr·g/(√a + ε).
+
+    Needs W times less memory than Adam's moments.
+
+    Args:
+        embeddings: whose table is updated.
+        epsilon: ε.
+    """
+
+    def __init__(self, embeddings: Embeddings, *, epsilon: float = 1e-8) -> None:
+        self.embeddings, self.epsilon = embeddings, epsilon
+        self.accumulator = torch.zeros(len(embeddings.table), 1)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update the rows that the last forward pass took."""
+        for rows, gradient in _touched(self.embeddings):
+            total = self.accumulator.index_select(0, rows).add_(gradient.square().mean(dim=1, keepdim=True))
+            self.accumulator.index_copy_(0, rows, total)
+            update = gradient.div_(total.sqrt_().add_(self.epsilon)).mul_(-learning_rate)
+            self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The accumulators."""
+        return {"accumulator": self.accumulator}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What `state_dict` gave."""
+        self.accumulator.copy_(state["accumulator"])
+
+
+EMBEDDING_OPTIMIZERS = {"adam": LazyAdam, "adagrad": RowwiseAdagrad}
+
+
+def dense_optimizer(ranker: Ranker, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW on everything but the embedding table; biases are not decayed."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in ranker.dense_parameters():
+        (plain if name.endswith("bias") else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+
+def learning_rate_factor(step: int, total: int, warmup: float, schedule: Schedule) -> float:
+    """Factor on the learning rate at `step` (from 0) of `total`.
+
+    It rises linearly to 1 over the first `warmup` share of the steps; then stays there, or falls to 0 along half a cosine.
+    """
+    warm = max(1, round(total * warmup))
+    if step < warm and warmup > 0:
+        return (step + 1) / warm
+    if schedule == "constant":
+        return 1.0
+    done = (step - warm) / max(1, total - warm) if warmup > 0 else step / max(1, total)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def _touched(embeddings: Embeddings) -> list[tuple[Tensor, Tensor]]:
+    """The distinct rows of the last forward pass and their summed gradients (none where nothing reached them)."""
+    taken = [(places, rows.grad) for places, rows in embeddings.taken if rows.grad is not None and len(places)]
+    embeddings.taken = []
+    if not taken:
+        return []
+    places = torch.cat([p for p, _ in taken])
+    gradients = torch.cat([g for _, g in taken if g is not None])
+    return [sum_by_row(places, gradients, len(embeddings.table))]
