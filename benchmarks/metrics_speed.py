@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from polyrank import metrics
+from polyrank.metrics import bootstrap, calibration, ranking
 
 T = TypeVar("T")
 
@@ -33,18 +33,18 @@ def main(rows: int = 10_000_000, groups: int = 1_000_000) -> None:
     seconds = rng.exponential(20, rows).astype(np.float32)
     print(f"{rows:,} rows, {len(np.unique(users)):,} groups, {labels.mean():.1%} positives, numpy {np.__version__}")
 
-    ours = timed("auc", lambda: metrics.auc(scores, labels))
+    ours = timed("auc", lambda: ranking.auc(scores, labels))
     theirs = timed("auc, scikit-learn", lambda: float(roc_auc_score(labels, scores)))
     print(f"{'difference':<44}{abs(ours - theirs):8.0e}")
 
-    sweep = timed("AucSweep, the sort", lambda: metrics.AucSweep(scores, labels))
-    weights = next(metrics.group_weights(users, rows, 1, seed=0))
+    sweep = timed("AucSweep, the sort", lambda: ranking.AucSweep(scores, labels))
+    weights = next(bootstrap.group_weights(users, rows, 1, seed=0))
     timed("AucSweep.value, one bootstrap replicate", lambda: sweep.value(weights))
-    timed("AucState.of", lambda: metrics.AucState.of(scores, labels))
-    timed("gauc", lambda: metrics.gauc(scores, labels, users))
-    timed("log_loss", lambda: metrics.log_loss(scores, labels))
-    timed("expected_calibration_error", lambda: metrics.expected_calibration_error(scores, labels))
-    timed("xauc", lambda: metrics.xauc(scores, seconds))
+    timed("AucState.of", lambda: ranking.AucState.of(scores, labels))
+    timed("gauc", lambda: ranking.gauc(scores, labels, users))
+    timed("log_loss", lambda: calibration.log_loss(scores, labels))
+    timed("expected_calibration_error", lambda: calibration.expected_calibration_error(scores, labels))
+    timed("xauc", lambda: ranking.xauc(scores, seconds))
 
 
 if __name__ == "__main__":

@@ -88,9 +88,7 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         if first["type"] == "missing":
             raise ConfigError(f"{name} must be given", received="nothing", mend="add the key") from error
         received = repr(first["input"])
-        raise ConfigError(
-            f"{name}: {rule}", received=received, mend="see the reference of the config keys"
-        ) from error
+        raise ConfigError(f"{name}: {rule}", received=received, mend="see the reference of the config keys") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -106,7 +104,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def to_table(config: Any) -> Table:
     """The table that `build` makes an equal config from."""
-    return _without_none(dataclasses.asdict(config))
+    table: Table = _without_none(dataclasses.asdict(config))
+    return table
 
 
 def _check_keys(kind: Any, table: Any, where: str) -> None:

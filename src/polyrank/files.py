@@ -81,10 +81,21 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def sha256_text(text: str) -> str:
+    """Digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a killed process left half-written below `directory`; no other may be writing there."""
+    for path in directory.rglob(".*.partial"):
+        _remove(path)
 
 
 def _swap(temporary: Path, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Task losses as pure functions of logits and targets. B rows, T tasks.
 
-Formula (1) of the field is L = Σ_k w_k L_k. Here are the L_k, each the mean over the rows of task k's own sample space on
-which its label is present (the joint training of PLE, Tang et al., RecSys 2020, section 4.3); the w_k are a balancer's.
+Formula (1) of the field is L = Σ_k w_k L_k. Here are the L_k, each the mean over the rows of task k's own sample space
+on which its label is present (the joint training of PLE, Tang et al., RecSys 2020, section 4.3); the w_k are a
+balancer's.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,12 +9,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import product
+from itertools import product, zip_longest
 from typing import Any, Final
 
 import plotly.graph_objects as go
 
-MINUS: Final = "\u2212"
 INK, MUTED, GRID = "#1f2933", "#5f6b7a", "#e5e9ee"
 ACCENT, REFERENCE = "#0072b2", "#8a94a3"
 
@@ -22,6 +21,7 @@ ACCENT, REFERENCE = "#0072b2", "#8a94a3"
 # verdicts (darkened so that they are readable as text on white); architectures take the rest, then change their dash.
 _MODEL_COLORS: Final = ("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
 _DASHES: Final = ("", "7 3", "2 3", "9 3 2 3")
+_HALO: Final = {"color": "white", "width": 1}
 _SEQUENTIAL: Final = [[0.0, "#f5f9fc"], [0.5, "#7db5d8"], [1.0, "#08519c"]]
 _DIVERGING: Final = [[0.0, "#b35806"], [0.5, "#ffffff"], [1.0, "#08519c"]]
 
@@ -29,7 +29,6 @@ _FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', san
 _AXIS: Final = {
     "gridcolor": GRID,
     "zeroline": False,
-    "linecolor": GRID,
     "automargin": True,
     "fixedrange": True,
     "ticks": "",
@@ -43,12 +42,13 @@ TEMPLATE: Final = go.layout.Template(
         "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
         "showlegend": False,
         "dragmode": False,  # a finger that scrolls the page must not drag a chart
-        "hoverlabel": {"bgcolor": "white", "bordercolor": GRID, "font": {"color": INK, "size": 13}},
+        "hoverlabel": {"bgcolor": "white", "font": {"color": INK}},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
     }
 )
 
+_LONGEST: Final = 22  # characters of a name on an axis
 _INTERVAL: Final = "<br>interval %{customdata[0]:+.4f} to %{customdata[1]:+.4f}"
 _DISPLAY: Final = {
     "single_task": "Single-task",
@@ -117,12 +117,11 @@ def strokes(names: Iterable[str]) -> dict[str, Stroke]:
     return {name: styles[i % len(styles)] for i, name in enumerate(names)}
 
 
-def seesaw_reach(models: Sequence[Mapping[str, Any]], reference: str) -> float:
-    """The largest |Δ| or interval end against `reference`, over tasks and models: one scale for all panels."""
+def seesaw_reach(models: Sequence[Mapping[str, Any]], tasks: Iterable[str], reference: str) -> float:
+    """The largest |Δ| or interval end against `reference`, over `tasks` and models: one scale for their panels."""
     ends = [
         abs(number)
-        for model in models
-        for task in model.get("tasks") or {}
+        for task, model in product(tasks, models)
         for end in ("mean", "low", "high")
         if (number := finite(delta_of(model, task, reference).get(end))) is not None
     ]
@@ -144,7 +143,7 @@ def seesaw_figure(
         models: The study's `models`; `tasks.<task>.delta.<reference>` holds `mean`, `low`, `high` and `verdict`.
         task: The panel's task.
         reference: `single_task` or `lightgbm`.
-        reach: Half the width of the axis, in the metric's unit; by default what this panel's view needs.
+        reach: Half the width of the axis, in the metric's unit; by default what this panel needs.
 
     Returns:
         One line trace (the interval, low to high) and one marker trace (the mean) for each verdict that occurs.
@@ -153,46 +152,36 @@ def seesaw_figure(
     rows = [(label(display_name(model["name"])), delta_of(model, task, reference)) for model in models]
     for key, verdict in VERDICTS.items():
         shown = [(name, d) for name, d in rows if d.get("verdict") == key and finite(d.get("mean")) is not None]
+        ends = [(finite(d.get("low")), finite(d.get("high"))) for _, d in shown]
         if not shown:
             continue
-        ends = [(finite(d.get("low")), finite(d.get("high"))) for _, d in shown]
         figure.add_scatter(
             x=[value for low, high in ends for value in (low, high, None)],
             y=[value for name, _ in shown for value in (name, name, None)],
             mode="lines",
             line={"color": verdict.color, "width": 3},
-            name=f"{verdict.word}: interval",
             hoverinfo="skip",
         )
         figure.add_scatter(
             x=[finite(d["mean"]) for _, d in shown],
             y=[name for name, _ in shown],
             mode="markers+text",
-            marker={
-                "color": verdict.color,
-                "size": 14,
-                "symbol": verdict.symbol,
-                "line": {"color": "white", "width": 1.5},
-            },
+            marker={"color": verdict.color, "size": 11, "symbol": verdict.symbol, "line": _HALO},
             texttemplate=f"{verdict.sign} %{{x:+.4f}}",
             textposition="top center",
             textfont={"color": verdict.color},
             cliponaxis=False,
             customdata=ends,
-            hovertemplate=[
-                f"{verdict.word} %{{x:+.4f}}{'' if None in end else _INTERVAL}<extra></extra>" for end in ends
-            ],
+            hovertemplate=["%{x:+.4f}" + ("" if None in end else _INTERVAL) for end in ends],
             name=verdict.word,
         )
     if not figure.data:
         return figure
-    half = 1.15 * (reach or seesaw_reach(models, reference)) or 0.001
-    figure.update_xaxes(range=[-half, half], tickformat="+.4~f", nticks=5, title={"text": "← worse   better →"})
-    figure.update_xaxes(title_font={"size": 12, "color": MUTED}, title_standoff=4)
+    half = 1.15 * (reach or seesaw_reach(models, [task], reference)) or 0.001
+    figure.update_xaxes(range=[-half, half], tickformat="+.4~f", tickangle=0, nticks=4)
+    figure.update_xaxes(title=_axis_title("← worse   better →"), zeroline=True, zerolinecolor=REFERENCE)
     # A little air above the first row, where the number of its point stands.
-    names = [name for name, _ in rows]
-    figure.update_yaxes(categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.75], showgrid=False)
-    figure.add_vline(x=0, line={"color": INK, "width": 1.5}, layer="below")
+    figure.update_yaxes(_names_axis([display_name(m["name"]) for m in models]), range=[len(models) - 0.5, -0.75])
     for name, delta in rows:
         if delta.get("verdict") not in VERDICTS or finite(delta.get("mean")) is None:
             figure.add_annotation(x=0, y=name, text="not measured", showarrow=False, bgcolor="white", font_color=MUTED)
@@ -213,44 +202,38 @@ def curve_figure(models: Sequence[Mapping[str, Any]], task: str, part: str) -> g
     figure = _figure(height=260)
     styles = strokes(model["name"] for model in models)
     for model in models:
-        stroke = styles[model["name"]]
         for curve in model.get("curves") or []:
             y = [finite(value) for value in (curve.get(part) or {}).get(task) or []]
-            if not any(value is not None for value in y):
-                continue
-            figure.add_scatter(
-                x=list(curve.get("rows") or []),
-                y=y,
-                mode="lines+markers",
-                line={"color": stroke.color, "dash": stroke.dash or "solid", "width": 2},
-                marker={"size": 5},
-                opacity=0.8,
-                name=label(f"{display_name(model['name'])}, seed {curve.get('seed', '?')}"),
-                hovertemplate="%{y:.4f} after %{x:,} rows<extra>%{fullData.name}</extra>",
-            )
+            if any(value is not None for value in y):
+                figure.add_scatter(
+                    x=list(curve.get("rows") or []),
+                    y=y,
+                    mode="lines+markers",
+                    line=_line(styles[model["name"]]),
+                    marker={"size": 5},
+                    opacity=0.8,
+                    name=label(f"{display_name(model['name'])}, seed {curve.get('seed', '?')}"),
+                    hovertemplate="%{y:.4f} after %{x:,} rows<extra>%{fullData.name}</extra>",
+                )
     figure.update_xaxes(tickformat="~s", rangemode="tozero", nticks=6, title=_axis_title("training rows seen"))
     return figure
 
 
-def gate_figure(gates: Sequence[Mapping[str, Any]], largest: float | None = None) -> go.Figure:
+def gate_figure(gates: Sequence[Mapping[str, Any]], largest: float = 1.0) -> go.Figure:
     """Heat map of the mean gate weights of one level: rows are gates, columns are experts.
 
     Args:
         gates: Entries with `gate`, `experts` (names) and `weights` (mean weight per expert, summing to 1).
-        largest: The weight of the darkest colour; by default the largest weight of these gates.
+        largest: The weight of the darkest colour.
 
     Returns:
         One heat map; an expert that a gate does not read is an empty cell.
     """
     experts = list(dict.fromkeys(expert for gate in gates for expert in gate["experts"]))
-    z = []
-    for gate in gates:
-        weight = dict(zip(gate["experts"], map(finite, gate["weights"]), strict=False))
-        z.append([weight.get(expert) for expert in experts])
-    names = [str(gate["gate"]) for gate in gates]
-    top = largest or max((w for row in z for w in row if w is not None), default=1.0)
-    figure = _heatmap(names, experts, z, "%{z:.0%}")
-    return figure.update_traces(zmin=0, zmax=top, hovertemplate="gate %{y}, expert %{x}: %{z:.1%}<extra></extra>")
+    weights = [dict(zip(gate["experts"], map(finite, gate["weights"]), strict=False)) for gate in gates]
+    z = [[weight.get(expert) for expert in experts] for weight in weights]
+    figure = _heatmap([str(gate["gate"]) for gate in gates], experts, z, "%{z:.0%}")
+    return figure.update_traces(zmin=0, zmax=largest, hovertemplate="gate %{y}, expert %{x}: %{z:.1%}<extra></extra>")
 
 
 def calibration_figure(models: Sequence[Mapping[str, Any]], task: str) -> go.Figure:
@@ -268,23 +251,17 @@ def calibration_figure(models: Sequence[Mapping[str, Any]], task: str) -> go.Fig
     ends: list[float] = []
     for model in models:
         bins = (model.get("calibration") or {}).get(task) or {}
-        predicted, observed, count = (list(bins.get(key) or []) for key in ("predicted", "observed", "count"))
-        count += [None] * (len(predicted) - len(count))  # counts are only told, so they may be missing
-        points = [
-            (p, o, n)
-            for p, o, n in zip(map(finite, predicted), map(finite, observed), count, strict=False)
-            if p is not None and o is not None
-        ]
+        columns = zip_longest(*(map(finite, bins.get(key) or []) for key in ("predicted", "observed", "count")))
+        points = [(p, o, n) for p, o, n in columns if p is not None and o is not None]
         if not points:
             continue
         ends += [value for p, o, _ in points for value in (p, o)]
-        stroke = styles[model["name"]]
         figure.add_scatter(
             x=[p for p, _, _ in points],
             y=[o for _, o, _ in points],
             customdata=[n for _, _, n in points],
             mode="lines+markers",
-            line={"color": stroke.color, "dash": stroke.dash or "solid", "width": 2},
+            line=_line(styles[model["name"]]),
             marker={"size": 6},
             name=label(display_name(model["name"])),
             hovertemplate="predicted %{x:.4g}, observed %{y:.4g}, %{customdata:,} rows<extra>%{fullData.name}</extra>",
@@ -308,26 +285,24 @@ def cost_figure(study: Mapping[str, Any], quantity: str) -> go.Figure:
     Returns:
         One bar trace in the quantity's unit, references in grey; none where nothing was measured.
     """
-    ours = [(display_name(m["name"]), (m.get("cost") or {}).get(quantity), ACCENT) for m in study["models"]]
-    theirs = [
-        (f"{display_name(name)}, all tasks", (cost or {}).get(quantity), REFERENCE)
-        for name, cost in (study.get("costs") or {}).items()
-    ]
-    bars = [(name, number, color) for name, value, color in ours + theirs if (number := finite(value)) is not None]
+    costs = [(display_name(model["name"]), model.get("cost"), ACCENT) for model in study["models"]]
+    costs += [(f"{display_name(n)}, all tasks", cost, REFERENCE) for n, cost in (study.get("costs") or {}).items()]
+    bars = [(n, v, color) for n, cost, color in costs if (v := finite((cost or {}).get(quantity))) is not None]
     return _bars([b[0] for b in bars], [b[1] for b in bars], COSTS[quantity][1], [b[2] for b in bars])
 
 
-def share_figure(shares: Mapping[str, Any], color: str = ACCENT) -> go.Figure:
+def share_figure(shares: Mapping[str, Any]) -> go.Figure:
     """Horizontal bars of shares of one, in the order given; null entries are left out."""
     kept = {name: number for name, value in shares.items() if (number := finite(value)) is not None}
-    return _bars(list(kept), list(kept.values()), "%{x:.3~p}", color)
+    return _bars(list(kept), list(kept.values()), "%{x:.3~p}", ACCENT)
 
 
 def positives_figure(tasks: Sequence[Mapping[str, Any]], rows: int) -> go.Figure:
     """The label funnel as bars: positive rows of each binary task, and their share of all `rows`."""
     kept = [(t["name"], n) for t in tasks if (n := finite(t.get("positives"))) is not None]
     figure = _bars([name for name, _ in kept], [n for _, n in kept], "%{x:,}  (%{customdata:.3~p})", ACCENT)
-    return figure.update_traces(customdata=[n / max(rows, 1) for _, n in kept])
+    widest = max([n for _, n in kept], default=1)
+    return figure.update_traces(customdata=[n / max(rows, 1) for _, n in kept]).update_xaxes(range=[0, 1.8 * widest])
 
 
 def conditional_figure(funnel: Mapping[str, Any]) -> go.Figure:
@@ -340,8 +315,8 @@ def conditional_figure(funnel: Mapping[str, Any]) -> go.Figure:
 
 def correlation_figure(correlations: Mapping[str, Any]) -> go.Figure:
     """Heat map of Pearson correlations between labels, on the full range −1 to 1; a null cell is empty."""
-    tasks, z = list(correlations.get("tasks") or []), _grid(correlations.get("values"))
-    figure = _heatmap(tasks, tasks, z, "%{z:+.2f}")
+    tasks = list(correlations.get("tasks") or [])
+    figure = _heatmap(tasks, tasks, _grid(correlations.get("values")), "%{z:+.2f}")
     template = "%{y} and %{x}: %{z:+.4f}<extra></extra>"
     return figure.update_traces(zmin=-1, zmax=1, colorscale=_DIVERGING, hovertemplate=template)
 
@@ -362,8 +337,21 @@ def _figure(height: int) -> go.Figure:
     return go.Figure(layout={"template": TEMPLATE, "height": height})
 
 
+def _line(stroke: Stroke) -> dict[str, Any]:
+    return {"color": stroke.color, "dash": stroke.dash or "solid", "width": 2}
+
+
 def _axis_title(text: str) -> dict[str, Any]:
     return {"text": text, "font": {"size": 12, "color": MUTED}, "standoff": 6}
+
+
+def _names_axis(names: Sequence[str]) -> dict[str, Any]:
+    # A long name keeps both its ends: "mmoe + gr…d, seed 3" still tells two apart, and the plot keeps its room.
+    half = _LONGEST // 2
+    short = [name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}" for name in names]
+    keys, ticks = list(map(label, names)), list(map(label, short))
+    order = {"type": "category", "categoryorder": "array", "categoryarray": keys}
+    return {**order, "tickmode": "array", "tickvals": keys, "ticktext": ticks, "showgrid": False}
 
 
 def _grid(values: Sequence[Sequence[object]] | None) -> list[list[float | None]]:
@@ -371,7 +359,7 @@ def _grid(values: Sequence[Sequence[object]] | None) -> list[list[float | None]]
 
 
 def _heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[float | None]], cell: str) -> go.Figure:
-    longest = max(map(len, columns), default=0)
+    longest = min(max(map(len, columns), default=0), _LONGEST)
     tilt = 5 * longest if len(columns) * longest > 36 else 0  # pixels that tilted names need, upward and to the right
     figure = _figure(height=40 + 40 * len(rows) + tilt)
     if rows and columns:
@@ -385,8 +373,8 @@ def _heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[f
             xgap=2,
             ygap=2,
         )
-        figure.update_xaxes(side="top", showgrid=False, type="category", tickangle=-45 if tilt else 0)
-        figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+        figure.update_xaxes(_names_axis(columns), side="top", tickangle=-45 if tilt else 0)
+        figure.update_yaxes(_names_axis(rows), autorange="reversed")
         figure.update_layout(margin_r=16 + tilt)
     return figure
 
@@ -406,7 +394,7 @@ def _bars(
             cliponaxis=False,
             hovertemplate="%{y}: %{x:,}<extra></extra>",
         )
-        # The numbers stand beside the bars, so the axis needs no ticks; the room to the right is for those numbers.
+        # The numbers stand beside the bars: the axis needs no ticks, but room to the right.
         figure.update_xaxes(visible=False, range=[0, 1.45 * (max(values) or 1)])
-        figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+        figure.update_yaxes(_names_axis(names), autorange="reversed")
     return figure

@@ -6,8 +6,9 @@ figures travel as JSON that cannot close its script element. Nothing is written 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -225,23 +226,28 @@ def value_text(value: object) -> str:
 
 
 def share_text(value: object) -> str:
-    """A share of one as per cent, at least two digits that say something: `6.20 %`, `48.2 %`, `<0.01 %`."""
+    """A share of one as per cent, small ones with more digits: `6.20 %`, `48.2 %`, `<0.01 %`."""
     number = plots.finite(value)
     if number is None:
         return "–"
+    if number == 0:
+        return "0 %"
     if 0 < number < 0.0001:
         return "<0.01 %"
     return f"{100 * number:.{2 if 0 < number < 0.1 else 1}f} %"
 
 
 def _seesaw_panels(study: Mapping[str, Any], reference: str) -> list[Panel]:
-    reach = plots.seesaw_reach(study["models"], reference)
+    models, tasks = study["models"], _tasks(study)
     means = (study.get("references") or {}).get(reference) or {}
     panels = []
-    for name, task in _tasks(study).items():
+    for name, task in tasks.items():
+        # Panels of one metric share one scale; a point of XAUC and a point of AUC are not the same size.
+        alike = [other for other, t in tasks.items() if t.get("metric") == task.get("metric")]
+        reach = plots.seesaw_reach(models, alike, reference)
         note = f"{_metric_name(task)} of {_REFERENCES.get(reference, reference)}: "
         note += number_text((means.get(name) or {}).get("mean"))
-        panels.append(Panel(name, note, plots.seesaw_figure(study["models"], name, reference, reach)))
+        panels.append(Panel(name, note, plots.seesaw_figure(models, name, reference, reach)))
     return _drawn(panels)
 
 
@@ -318,7 +324,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _drawn(panels: Any) -> list[Panel]:
+def _drawn(panels: Iterable[Panel]) -> list[Panel]:
     return [panel for panel in panels if panel.figure.data]
 
 
@@ -344,6 +350,12 @@ def _figure_json(figure: go.Figure) -> Markup:
 
 
 def _render(template: str, **context: object) -> str:
+    page = _environment().get_template(template)
+    return page.render(plotly=Markup(get_plotlyjs()), verdicts=plots.VERDICTS, **context)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("polyrank", "templates"),
         autoescape=True,
@@ -362,6 +374,4 @@ def _render(template: str, **context: object) -> str:
         "figure_json": _figure_json,
     }
     environment.filters |= filters
-    return environment.get_template(template).render(
-        plotly=Markup(get_plotlyjs()), verdicts=plots.VERDICTS, colors=plots, **context
-    )
+    return environment

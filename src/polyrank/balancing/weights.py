@@ -35,7 +35,7 @@ class Static:
 
     def backward(self, losses: Tensor, present: Tensor) -> Tensor:
         """Backward of Σ_k w_k L_k; a task without rows has loss 0 and leaves no gradient."""
-        (losses * self.weights).sum().backward()
+        torch.autograd.backward((losses * self.weights).sum())
         return self.weights
 
     def state_dict(self) -> dict[str, Any]:

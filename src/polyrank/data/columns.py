@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 from polyrank.errors import DataError
 
 INTEGER, TEXT = pa.int64(), pa.large_string()
-_WHOLE_FLOAT64, _WHOLE_FLOAT32 = 2.0**53, 2.0**24
+# Below these, whole numbers are exact; at them, a number may already be its rounded neighbour.
+_EXACT_BELOW = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
 
 
 def keys(array: pa.Array, column: str, key_type: pa.DataType | None = None) -> pa.Array:
@@ -24,8 +25,7 @@ def keys(array: pa.Array, column: str, key_type: pa.DataType | None = None) -> p
     Raises:
         DataError: a float that is not whole, or so large that different ids have already collided.
     """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain(array)
     kind = array.type
     if pa.types.is_null(kind):
         return array.cast(key_type or INTEGER)
@@ -41,8 +41,22 @@ def keys(array: pa.Array, column: str, key_type: pa.DataType | None = None) -> p
         return array
     if key_type == TEXT:
         return array.cast(TEXT)
-    number = pc.match_substring_regex(array, r"^-?[0-9]{1,18}$")
-    return pc.if_else(number, array, pa.scalar(None, TEXT)).cast(INTEGER)
+    # Only as an integer is written: "007" is not 7. Of 19 digits, the order of texts is the order of numbers.
+    short = pc.match_substring_regex(array, r"^(0|-?[1-9][0-9]{0,17})$")
+    long = pc.and_(
+        pc.match_substring_regex(array, r"^[1-9][0-9]{18}$"), pc.less_equal(array, pa.scalar(str(2**63 - 1), TEXT))
+    )
+    return pc.if_else(pc.or_(short, long), array, pa.scalar(None, TEXT)).cast(INTEGER)
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """A dictionary-encoded column as its values, any other as it is."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def missing(array: pa.Array) -> np.ndarray:
+    """`[n]` bool: null or NaN."""
+    return np.asarray(pc.is_null(plain(array), nan_is_null=True), bool)
 
 
 def hash64(array: pa.Array) -> np.ndarray:
@@ -67,24 +81,22 @@ def numbers(array: pa.Array, column: str) -> np.ndarray:
     Raises:
         DataError: the column is not numeric.
     """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
     try:
-        result: np.ndarray = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        result: np.ndarray = plain(array).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     except pa.ArrowException as error:
-        raise DataError(f"column {column!r} must hold numbers", received=f"{array.type}: {error}", mend="clean it") from error
+        received = f"{array.type}: {error}"
+        raise DataError(f"column {column!r} must hold numbers", received=received, mend="clean it") from error
     return result
 
 
 def lists(array: pa.Array, delimiter: str) -> pa.Array:
     """A list column as it is; a string column split at `delimiter`, blanks around each tag removed, empty tags null."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain(array)
     if pa.types.is_null(array.type):
         return array.cast(pa.large_list(INTEGER))
     if pa.types.is_fixed_size_list(array.type):
         return array.cast(pa.large_list(array.type.value_type))
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+    if not is_text(array.type):
         return array
     parts = pc.split_pattern(array.cast(TEXT), delimiter)
     flat = pc.utf8_trim_whitespace(parts.values)
@@ -96,13 +108,17 @@ def padded(ids: np.ndarray, lengths: np.ndarray, width: int, *, newest_last: boo
     """Lay the values of lists into a matrix, left-aligned, 0 where a list has ended.
 
     Args:
-        ids: the values of all lists, one list after the other.
+        ids: the values of all lists, one list after the other; a 0 (null) is left out, so that it takes no place.
         lengths: `[B]` values in each list.
         width: columns of the result; a longer list keeps its first values, or its last ones if `newest_last`.
+        newest_last: which end of a list that is too long is kept.
 
     Returns:
         `[B, width]` int32.
     """
+    known = ids != 0
+    lengths = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[known], minlength=len(lengths))
+    ids = ids[known]
     taken = np.minimum(lengths, width)
     ends = np.cumsum(lengths)
     begins = ends - taken if newest_last else ends - lengths
@@ -119,14 +135,19 @@ def list_lengths(array: pa.Array) -> np.ndarray:
     return lengths
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def _whole(array: pa.Array, column: str) -> pa.Array:
     values = array.to_numpy(zero_copy_only=False)
-    limit = _WHOLE_FLOAT32 if array.type == pa.float32() else _WHOLE_FLOAT64
+    limit = _EXACT_BELOW[array.type]
     known = ~np.isnan(values)
-    wrong = known & ((np.abs(values) > limit) | (np.floor(values) != values))
+    wrong = known & ((np.abs(values) >= limit) | (np.floor(values) != values))
     if wrong.any():
         raise DataError(
-            f"ids and categories must be whole numbers or strings; {array.type} is exact up to {limit:,.0f}",
+            f"ids and categories must be whole numbers or strings; {array.type} is exact below {limit:,.0f}",
             received=f"column {column!r} holds {values[wrong][0]!r}",
             mend="store ids as int64 or strings, or declare the feature as kind = 'number'",
         )

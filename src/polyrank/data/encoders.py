@@ -9,8 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from polyrank.data.columns import INTEGER, TEXT, hash64, keys, list_lengths, lists, numbers, padded
-from polyrank.data.fitting import NumberSketch, ValueCounts
+from polyrank.data.columns import (
+    INTEGER,
+    TEXT,
+    hash64,
+    is_text,
+    keys,
+    list_lengths,
+    lists,
+    missing,
+    numbers,
+    padded,
+    plain,
+)
+from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, FeatureKind, Schema, Task
 from polyrank.errors import DataError, RunError
@@ -24,9 +36,22 @@ _KEY_TYPES = {"int64": INTEGER, "large_string": TEXT}
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Known values, most frequent first; value number i gets id i + 2. Null gets 0, an unseen value 1."""
+    """Known values, most frequent first; value number i gets id i + 2. Null gets 0, an unseen value 1.
+
+    Values are found by binary search among their sorted hashes and then compared, so that a look-up costs nothing per
+    known value, and a value whose hash is another's is unknown, never that other one.
+    """
 
     values: pa.Array
+    _order: np.ndarray = field(init=False, repr=False, compare=False)
+    _hashes: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the hashes."""
+        hashes = hash64(self.values)
+        order = np.argsort(hashes, kind="stable")
+        object.__setattr__(self, "_order", order)
+        object.__setattr__(self, "_hashes", hashes[order])
 
     @property
     def rows(self) -> int:
@@ -35,12 +60,14 @@ class Vocabulary:
 
     def ids(self, array: pa.Array, column: str) -> np.ndarray:
         """`[n]` int32 ids of `n` values."""
-        missing = array.is_null().to_numpy(zero_copy_only=False)
-        found = pc.index_in(keys(array, column, self.values.type), value_set=self.values)
-        result = found.fill_null(UNKNOWN - FIRST).to_numpy(zero_copy_only=False).astype(np.int32) + FIRST
-        if pa.types.is_floating(array.type):
-            missing = missing | np.isnan(array.to_numpy(zero_copy_only=False))
-        result[missing] = MISSING
+        result = np.full(len(array), UNKNOWN, np.int32)
+        if len(self.values):
+            key = keys(array, column, self.values.type)
+            place = np.searchsorted(self._hashes, hash64(key))
+            found = self._order[np.minimum(place, len(self.values) - 1)]
+            same = np.asarray(pc.equal(self.values.take(pa.array(found)), key).fill_null(False), bool)
+            result[same] = found[same] + FIRST
+        result[missing(array)] = MISSING
         return result
 
     def state(self) -> dict[str, Any]:
@@ -50,7 +77,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Buckets:
-    """Hashing for open-ended ids: id = 2 + hash(value) mod buckets. Null gets 0; two values may share a bucket."""
+    """Hashing for open-ended ids: id = 2 + hash(value) mod buckets; two values may share a bucket.
+
+    Null gets 0; a text that is no integer, where the ids are integers, 1.
+    """
 
     buckets: int
     key_type: pa.DataType
@@ -64,7 +94,8 @@ class Buckets:
         """`[n]` int32 ids of `n` values."""
         key = keys(array, column, self.key_type)
         result = (hash64(key) % np.uint64(self.buckets)).astype(np.int32) + FIRST
-        result[key.is_null().to_numpy(zero_copy_only=False)] = MISSING
+        result[missing(key)] = UNKNOWN
+        result[missing(array)] = MISSING
         return result
 
     def state(self) -> dict[str, Any]:
@@ -76,8 +107,8 @@ class Buckets:
 class NumberScale:
     """A number's quantile bin and its scaled value.
 
-    bin = 1 + #{edges ≤ x}, 0 where x is missing; scaled = clip((s(x) − mean) / std, ±5) with s(x) = sign(x)·log(1 + |x|),
-    0 where x is missing. The bins carry the shape, the scaled value the order within a bin.
+    bin = 1 + #{edges ≤ x}; scaled = clip((s(x) − mean) / std, ±10) with s(x) = sign(x)·log(1 + |x|); both 0 where x is
+    missing. The bins carry the shape, the scaled value the order within a bin.
     """
 
     edges: tuple[float, ...]
@@ -97,7 +128,8 @@ class NumberScale:
     def scaled(self, values: np.ndarray) -> np.ndarray:
         """`[n]` float32 scaled values."""
         z = (np.sign(values) * np.log1p(np.abs(values)) - self.mean) / (self.std or 1.0)
-        return np.nan_to_num(np.clip(z, -5.0, 5.0), nan=0.0).astype(np.float32)
+        scaled: np.ndarray = np.nan_to_num(np.clip(z, -10.0, 10.0), nan=0.0).astype(np.float32)
+        return scaled
 
     def state(self) -> dict[str, Any]:
         """JSON."""
@@ -154,7 +186,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded rows: ids `[n, F]` int32, dense `[n, D]` float32, and where read: labels and weights `[n, T]`, groups `[n]`."""
+    """Encoded rows: ids `[n, F]` int32, dense `[n, D]` float32; where read: labels, weights `[n, T]`, groups `[n]`."""
 
     ids: np.ndarray
     dense: np.ndarray
@@ -196,7 +228,7 @@ class Encoders:
         counts = {f.name: ValueCounts() for f in schema.features if _has_vocabulary(f)}
         sketches = {f.name: NumberSketch() for f in schema.features if f.kind == "number"}
         types = {f.name: _key_type(source.schema.field(f.source).type) for f in schema.features if f.kind != "number"}
-        moments = np.zeros((3, len(schema.tasks)))
+        moments = Moments(len(schema.tasks))
         with (progress or Silent()).bar(f"fitting encoders on {source.name}", source.count_rows()) as bar:
             for batch in source.batches(schema.columns(labels=True)):
                 for feature in schema.features:
@@ -206,10 +238,7 @@ class Encoders:
                     elif (owner := feature.shares or feature.name) in counts:
                         counts[owner].add(_key_array(feature, array, types[owner]))
                 labels = read_labels(schema, batch)
-                inside = np.where(schema.sample_spaces(labels), labels, np.nan)
-                moments += np.stack(
-                    [(~np.isnan(inside)).sum(0), np.nansum(inside, 0), np.nansum(np.square(inside, dtype=np.float64), 0)]
-                )
+                moments.add(np.where(schema.sample_spaces(labels), labels, np.nan))
                 bar.advance(batch.num_rows)
         encoders: dict[str, Encoder] = {}
         for feature in schema.features:
@@ -221,7 +250,7 @@ class Encoders:
             elif not feature.shares:
                 encoders[feature.name] = Buckets(feature.hash_buckets, types[feature.name])
         _check_rows(encoders)
-        return cls(schema, encoders, _statistics(schema, source.name, *moments))
+        return cls(schema, encoders, _statistics(schema, source.name, *moments.result()))
 
     def encode(self, batch: pa.RecordBatch, *, labels: bool = True) -> Encoded:
         """Encode a chunk; without `labels` only features are read, as in scoring.
@@ -275,8 +304,12 @@ class Encoders:
             if state["format"] != 1:
                 raise ValueError(f"format {state['format']}")
             encoders = {name: _restore(saved) for name, saved in state["encoders"].items()}
+            if set(encoders) != {f.name for f in schema.features if not f.shares}:
+                raise ValueError("they are of other features than the schema's")
+            if len(state["tasks"]) != len(schema.tasks):
+                raise ValueError("they are of other tasks than the schema's")
             return cls(schema, encoders, tuple(TaskStatistics(**saved) for saved in state["tasks"]))
-        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise RunError(
                 "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"
             ) from error
@@ -297,9 +330,8 @@ def read_labels(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
 
 
 def _label(task: Task, array: pa.Array) -> np.ndarray:
-    if task.kind == "binary" and task.positive is not None:
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+    array = plain(array)
+    if task.kind == "binary" and task.positive is not None and not pa.types.is_null(array.type):
         try:
             positive = pa.scalar(task.positive).cast(array.type)
         except pa.ArrowException as error:
@@ -308,11 +340,13 @@ def _label(task: Task, array: pa.Array) -> np.ndarray:
                 received=f"{task.positive!r} for a column of type {array.type}",
                 mend="give it in the column's type",
             ) from error
-        return numbers(pc.equal(array, positive), task.source)
+        return np.where(missing(array), np.nan, numbers(pc.equal(array, positive), task.source))
     values = numbers(array, task.source)
-    wrong = np.isinf(values) if task.kind != "binary" else ~(np.isnan(values) | (values == 0) | (values == 1))
+    if task.kind == "binary":
+        rule, wrong = "must be 0 or 1 (null: label missing)", ~(np.isnan(values) | (values == 0) | (values == 1))
+    else:
+        rule, wrong = "must be a finite float32", np.abs(values) > np.finfo(np.float32).max
     if wrong.any():
-        rule = "must be finite" if task.kind != "binary" else "must be 0 or 1 (null: label missing)"
         raise DataError(
             f"the label of {task.kind} task {task.name!r} {rule}",
             received=f"column {task.source!r} holds {values[wrong][0]!r}",
@@ -323,10 +357,11 @@ def _label(task: Task, array: pa.Array) -> np.ndarray:
 
 def _weight(task: Task, batch: pa.RecordBatch) -> np.ndarray:
     values = numbers(batch.column(task.weight), task.weight)
-    if not (values >= 0).all():
+    wrong = ~((values >= 0) & np.isfinite(values))
+    if wrong.any():
         raise DataError(
             f"row weights of task {task.name!r} must be 0 or more, on every row",
-            received=f"column {task.weight!r} holds {values[~(values >= 0)][0]!r}",
+            received=f"column {task.weight!r} holds {values[wrong][0]!r}",
             mend="clean the column; weight 0 leaves a row out",
         )
     return values
@@ -339,7 +374,8 @@ def _read_weights(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
 
 def _read_groups(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
     key = keys(batch.column(schema.group), schema.group)
-    return hash64(key).view(np.int64) if key.type == TEXT else key.fill_null(-1).to_numpy(zero_copy_only=False)
+    groups: np.ndarray = key.fill_null(-1).to_numpy(zero_copy_only=False) if key.type == INTEGER else hash64(key)
+    return groups.view(np.int64)
 
 
 def _has_vocabulary(feature: Feature) -> bool:
@@ -349,7 +385,7 @@ def _has_vocabulary(feature: Feature) -> bool:
 def _key_type(kind: pa.DataType) -> pa.DataType:
     while hasattr(kind, "value_type"):
         kind = kind.value_type
-    return TEXT if pa.types.is_string(kind) or pa.types.is_large_string(kind) else INTEGER
+    return TEXT if is_text(kind) else INTEGER
 
 
 def _key_array(feature: Feature, array: pa.Array, key_type: pa.DataType) -> pa.Array:
@@ -370,10 +406,10 @@ def _check_rows(encoders: Mapping[str, Encoder]) -> None:
 
 
 def _statistics(
-    schema: Schema, name: str, rows: np.ndarray, sums: np.ndarray, squares: np.ndarray
+    schema: Schema, name: str, rows: np.ndarray, means: np.ndarray, stds: np.ndarray
 ) -> tuple[TaskStatistics, ...]:
     result = []
-    for task, n, total, square in zip(schema.tasks, rows, sums, squares, strict=True):
+    for task, n, mean, std in zip(schema.tasks, rows, means, stds, strict=True):
         where = f" among the rows with {task.given} = 1" if task.given else ""
         if n == 0:
             raise DataError(
@@ -381,8 +417,6 @@ def _statistics(
                 received=f"{name}: every label in {task.source!r} is missing",
                 mend="give data with labels, or remove the task",
             )
-        mean = total / n
-        std = float(np.sqrt(max(square / n - mean**2, 0.0)))
         if std == 0.0:
             classes = "both classes" if task.kind == "binary" else "different values"
             raise DataError(
@@ -390,7 +424,7 @@ def _statistics(
                 received=f"{name}: all {int(n):,} labels in {task.source!r} are {mean:g}",
                 mend="check `positive` and the filter that made the data, or remove the task",
             )
-        result.append(TaskStatistics(int(n), float(mean), std))
+        result.append(TaskStatistics(int(n), float(mean), float(std)))
     return tuple(result)
 
 

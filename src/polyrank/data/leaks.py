@@ -1,4 +1,4 @@
-"""The leak guard: features that alone tell a label almost perfectly, which in a feedback log means they were made from it."""
+"""The leak guard: a feature that alone tells a label almost perfectly was, in a feedback log, made from that label."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ class Leak:
 def find_leaks(schema: Schema, source: Source, *, rows: int = ROWS, threshold: float = THRESHOLD) -> list[Leak]:
     """Features that alone rank a binary task's positives almost perfectly.
 
-    A random half of the rows gives each value (or quantile bin, for numbers; null counts as a value) its label rate, mixed
-    with the overall rate as `(positives + s·rate) / (rows + s)`, s = 10; the other half measures the AUC of these rates.
-    Without the halves each row key would look like a leak. A list is scored by the mean over its values (the newest
-    20). A number is also ranked by its value as it is, missing below all.
+    A random half of the rows gives each value (or quantile bin, for numbers; null counts as a value) its label rate,
+    mixed with the overall rate as `(positives + s·rate) / (rows + s)`, s = 10; the other half measures the AUC of these
+    rates. Without the halves each row key would look like a leak. A list is scored by the mean over its values (the
+    newest 20). A number is also ranked by its value as it is, missing below all.
 
     Args:
         schema: features and tasks; regression tasks are passed over.
@@ -62,8 +62,8 @@ def find_leaks(schema: Schema, source: Source, *, rows: int = ROWS, threshold: f
     counts = np.stack([positives, inside & ~positives], axis=2).astype(np.float64)  # [N, T, 2]: positive, negative
     measured = np.random.Generator(np.random.Philox(key=0x6C65616B)).random(len(counts)) < 0.5
     judged = (counts[measured].sum(0) >= _FEWEST).all(1)
-    leaks = []
-    for feature in schema.features:
+    leaks: list[Leak] = []
+    for feature in schema.features if judged.any() else ():
         array = _joined(table, feature.source)
         aucs = np.full(len(binary), 0.5)
         for scores, weights in _scores(feature, array, counts, measured):
@@ -93,7 +93,7 @@ def _joined(table: pa.Table, column: str) -> pa.Array:
 def _scores(
     feature: Feature, array: pa.Array, counts: np.ndarray, measured: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Scores `[V, T]` of the feature's values (of the rows, for lists), and what each weighs `[V, T, 2]` among measured rows."""
+    """Scores `[V, T]` of the feature's values (for lists: of rows), and measured rows that have each `[V, T, 2]`."""
     if feature.kind == "number":
         values = np.nan_to_num(numbers(array, feature.source), nan=-np.inf)
         levels, codes = np.unique(values, return_inverse=True)
@@ -122,7 +122,7 @@ def _by_value(held: sparse.csr_array, counts: np.ndarray, rows: np.ndarray) -> n
 
 
 def _values_of_rows(feature: Feature, array: pa.Array) -> sparse.csr_array:
-    """`[N, V]`: 1/n at each of the n values that a row holds; each row sums to 1, as a row without values holds "missing"."""
+    """`[N, V]`: 1/n at each of the n values that a row holds; a row without values holds the value 0, "missing"."""
     if feature.kind == "number":
         values = numbers(array, feature.source)
         sketch = NumberSketch()

@@ -1,4 +1,4 @@
-"""Encoded data → batches. Blocks are shuffled, rows are shuffled within a window; any place in an epoch can be found again."""
+"""Encoded data → batches. Blocks are shuffled, and rows within a window; any place in an epoch can be found again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,11 +56,11 @@ def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] |
         labels, where = labels[:, tasks], where[:, tasks]
         weights = weights[:, tasks] if weights.shape[1] else weights
     return Batch(
-        torch.from_numpy(np.ascontiguousarray(rows.ids)),
-        torch.from_numpy(np.ascontiguousarray(rows.dense)),
+        _tensor(rows.ids),
+        _tensor(rows.dense),
         torch.from_numpy(np.where(where, labels, np.float32(0))),
         torch.from_numpy(where),
-        torch.from_numpy(np.ascontiguousarray(weights)) if weights.shape[1] else None,
+        _tensor(weights) if weights.shape[1] else None,
     )
 
 
@@ -104,7 +104,9 @@ class Loader:
     def in_order(self) -> Iterator[Batch]:
         """All rows in file order, in batches."""
         for first in range(0, self.data.rows, self.window_rows):
-            window = as_batch(self._read([(first, min(first + self.window_rows, self.data.rows))]), self.schema, self.task_positions)
+            window = as_batch(
+                self._read([(first, min(first + self.window_rows, self.data.rows))]), self.schema, self.task_positions
+            )
             for start in range(0, window.rows, self.batch_size):
                 yield _take(window, slice(start, start + self.batch_size))
 
@@ -142,3 +144,8 @@ def _take(window: Batch, rows: Tensor | slice) -> Batch:
         window.where[rows],
         None if window.weights is None else window.weights[rows],
     )
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """An array as a tensor; copied only where it is a read-only mapping, which torch cannot hold."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -1,4 +1,7 @@
-"""Files → Arrow record batches, in order, with bounded memory. Parquet, CSV, Feather; a file, a directory, a glob, a URI."""
+"""Files → Arrow record batches, in order, with bounded memory.
+
+Parquet, CSV, Feather; a file, a directory, a glob, a URI.
+"""
 
 import glob
 import hashlib
@@ -6,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.dataset as ds
 
+from polyrank.data.columns import hash64
 from polyrank.errors import DataError
 
 BATCH_ROWS = 131_072
@@ -20,6 +26,8 @@ _FORMATS = {
     ".arrow": "feather",
     ".ipc": "feather",
 }
+# An empty cell is null in a column of strings as it is in a column of numbers, and so are NA, NaN and NULL.
+_CSV = ds.CsvFileFormat(convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True))
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,13 @@ class Source:
         name: what messages call it.
         dataset: where the rows come from.
         fingerprint: changes when the files do (name, size and time of change of each).
+        share: the rows whose hashed position lies in [low, high) of the unit interval: (0, 1) for all of them.
     """
 
     name: str
     dataset: ds.Dataset
     fingerprint: str
+    share: tuple[float, float] = (0.0, 1.0)
 
     @property
     def schema(self) -> pa.Schema:
@@ -48,7 +58,11 @@ class Source:
             DataError: a file is damaged.
         """
         try:
-            return int(self.dataset.count_rows())
+            total = int(self.dataset.count_rows())
+            if self.share == (0.0, 1.0):
+                return total
+            starts = range(0, total, BATCH_ROWS)
+            return sum(int(self._drawn(start, min(BATCH_ROWS, total - start)).sum()) for start in starts)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.name, error) from error
 
@@ -63,11 +77,22 @@ class Source:
             scanner = self.dataset.scanner(
                 columns=list(columns), batch_size=rows, batch_readahead=2, fragment_readahead=1
             )
+            position = 0
             for batch in scanner.to_batches():
+                read = batch.num_rows
+                if self.share != (0.0, 1.0):
+                    batch = batch.filter(pa.array(self._drawn(position, read)))
+                position += read
                 if batch.num_rows:
                     yield batch
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.name, error) from error
+
+    def _drawn(self, first: int, rows: int) -> np.ndarray:
+        """`[rows]` bool: which of these rows are in the share."""
+        place = hash64(pa.array(np.arange(first, first + rows, dtype=np.int64))) / 2.0**64
+        low, high = self.share
+        return (place >= low) & (place < high)
 
 
 def open_source(place: str | Path) -> Source:
@@ -80,26 +105,24 @@ def open_source(place: str | Path) -> Source:
     files: list[str] = []
     if "://" in name:
         format_ = _FORMATS.get(Path(name).suffix.lower(), "parquet")
-        fingerprint = hashlib.sha256(name.encode()).hexdigest()
     else:
         files = _files(name)
         format_ = _format(name, files)
-        stats = [(path, Path(path).stat()) for path in files]
-        listing = repr([(Path(path).name, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
-        fingerprint = hashlib.sha256(listing.encode()).hexdigest()
-        for path, stat in stats:
-            if stat.st_size == 0:
+        for path in files:
+            if Path(path).stat().st_size == 0:
                 raise DataError(
                     "a data file must hold at least one row", received=f"{path} is empty (0 bytes)", mend="remove it"
                 )
     try:
-        dataset = ds.dataset(files or name, format=format_)
+        dataset = ds.dataset(files or name, format=_CSV if format_ == "csv" else format_)
+        infos = dataset.filesystem.get_file_info(dataset.files)
         empty = dataset.head(1).num_rows == 0
     except (pa.ArrowException, OSError) as error:
         raise _damaged(name, error) from error
     if empty:
         raise DataError("data must hold at least one row", received=f"{name}: 0 rows", mend="give a file with rows")
-    return Source(name, dataset, fingerprint)
+    listing = repr([(info.base_name, info.size, info.mtime_ns) for info in infos])
+    return Source(name, dataset, hashlib.sha256(listing.encode()).hexdigest())
 
 
 def table_source(name: str, table: pa.Table, fingerprint: str) -> Source:
@@ -112,10 +135,17 @@ def _files(name: str) -> list[str]:
     if path.is_file():
         return [name]
     if path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in _FORMATS and not p.name.startswith("."))
+        # Writers such as Spark name directories like files, and keep their own files under names with a dot or a dash.
+        found = sorted(
+            str(p)
+            for p in path.rglob("*")
+            if p.suffix.lower() in _FORMATS
+            and p.is_file()
+            and not any(part.startswith((".", "_")) for part in p.relative_to(path).parts)
+        )
         rule = "a directory of data must hold Parquet, CSV or Feather files"
     else:
-        found = sorted(glob.glob(name, recursive=True))
+        found = sorted(p for p in glob.glob(name, recursive=True) if Path(p).is_file())
         rule = "data must be a file, a directory or a glob that matches files"
     if not found:
         raise DataError(rule, received=name, mend="check the path (relative to where you are, or to the config file)")

@@ -10,6 +10,7 @@ import pyarrow as pa
 from annotated_types import Ge, Gt, MinLen
 
 from polyrank import config
+from polyrank.data.columns import is_text
 from polyrank.errors import ConfigError, DataError
 
 FeatureKind = Literal["id", "category", "number", "tags", "sequence"]
@@ -40,7 +41,7 @@ class Feature:
         min_count: a value seen fewer times in the training data is out of vocabulary.
         hash_buckets: above 0, values are hashed into so many buckets and no vocabulary is kept: for open-ended ids.
             Two values may then share a bucket.
-        bins: for `number`: how many quantile bins at most.
+        bins: for `number`: how many quantile bins, about (a very frequent value gets its own).
     """
 
     name: Annotated[str, MinLen(1)]
@@ -67,7 +68,7 @@ class Task:
         name: what it is called here.
         column: the label's column; null (or NaN) means *label missing*: the row trains the other tasks, not this one.
         kind: `binary` or `regression`.
-        positive: for `binary`: the column's value that counts as 1 ("50000+."); without it the column must hold 0 and 1.
+        positive: for `binary`: the column's value that counts as 1 ("50000+."); without it the column holds 0 and 1.
         given: the task whose label must be 1 for a row to belong to this task's sample space.
         weight: a column of row weights for this task's loss; a row of weight 0 counts as one whose label is missing.
     """
@@ -109,22 +110,25 @@ class Schema:
             names = [item.name for item in items]
             for name in names:
                 if names.count(name) > 1:
-                    raise ConfigError(f"two {kind}s may not share a name", received=f"{name!r} twice", mend="rename one")
+                    received = f"{name!r} twice"
+                    raise ConfigError(f"two {kind}s may not share a name", received=received, mend="rename one")
         labels = {task.source: task.name for task in self.tasks} | {t.weight: t.name for t in self.tasks if t.weight}
         for feature in self.features:
-            if feature.source in labels:
+            column = feature.source
+            if column in labels:
                 raise ConfigError(
                     "a column that a task reads may not be a feature: the label would leak",
-                    received=f"feature {feature.name!r} reads {feature.source!r}, as task {labels[feature.source]!r} does",
+                    received=f"feature {feature.name!r} reads {column!r}, as task {labels[column]!r} does",
                     mend="remove the feature",
                 )
             if feature.shares:
                 owner = features.get(feature.shares)
                 if owner is None or owner.kind not in ("id", "category"):
+                    owners = (f.name for f in self.features if f.kind in ("id", "category"))
                     raise ConfigError(
                         f"feature {feature.name!r}: shares must name an id or category feature",
                         received=feature.shares,
-                        mend=config.nearest(feature.shares, (f.name for f in self.features if f.kind in ("id", "category"))),
+                        mend=config.nearest(feature.shares, owners),
                     )
                 if feature.kind not in ("tags", "sequence"):
                     raise ConfigError(
@@ -174,7 +178,7 @@ class Schema:
         Returns:
             `[B, T]` bool.
         """
-        where = ~np.isnan(labels)
+        where: np.ndarray = ~np.isnan(labels)
         order = self.task_names
         for index, task in enumerate(self.tasks):
             while task.given:
@@ -220,6 +224,12 @@ class Schema:
                     received=f"{len(data.names)} columns without it",
                     mend=config.nearest(column, data.names),
                 )
+            if data.names.count(column) > 1:
+                raise DataError(
+                    f"{name} must have the column {column!r} once",
+                    received=f"{data.names.count(column)} columns of that name",
+                    mend="rename the others",
+                )
         for feature in self.features:
             kind = data.field(feature.source).type
             if not _suits(feature.kind, kind):
@@ -236,6 +246,12 @@ class Schema:
                     received=f"column {task.source!r} of type {kind}",
                     mend='say which value is positive (positive = "yes"), or give a numeric column',
                 )
+        if labels and self.group and not _suits("id", kind := data.field(self.group).type):
+            raise DataError(
+                f"{name}: the group must be {_SUITABLE['id']}",
+                received=f"column {self.group!r} of type {kind}",
+                mend="name another column, or convert it",
+            )
 
 
 def load_schema(path: Path) -> Schema:
@@ -249,7 +265,7 @@ def load_schema(path: Path) -> Schema:
 
 def save_schema(schema: Schema, path: Path) -> None:
     """Write `schema.toml`, defaults left out."""
-    table = {key: value for key, value in (("group", schema.group), ("time", schema.time)) if value}
+    table: config.Table = {key: value for key, value in (("group", schema.group), ("time", schema.time)) if value}
     table |= {"features": [_sparse(f) for f in schema.features], "tasks": [_sparse(t) for t in schema.tasks]}
     config.write_toml(path, table)
 
@@ -264,12 +280,11 @@ def _sparse(item: Feature | Task) -> dict[str, object]:
 
 def _numeric(kind: pa.DataType) -> bool:
     return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind)
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
     )
-
-
-def _textual(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _listed(kind: pa.DataType) -> bool:
@@ -284,11 +299,11 @@ def _suits(feature: FeatureKind, kind: pa.DataType) -> bool:
     if feature == "number":
         return _numeric(kind)
     if feature in ("id", "category"):
-        return _numeric(kind) or _textual(kind)
+        return _numeric(kind) or is_text(kind)
     inner = kind.value_type if _listed(kind) else None
     if inner is None:
-        return feature == "tags" and _textual(kind)
-    return bool(pa.types.is_integer(inner) or _textual(inner) or pa.types.is_null(inner))
+        return feature == "tags" and is_text(kind)
+    return bool(pa.types.is_integer(inner) or is_text(inner) or pa.types.is_null(inner))
 
 
 def positions(schema: Schema, names: Iterable[str]) -> list[int]:

@@ -23,12 +23,11 @@ import numpy as np
 from polyrank.config import to_table
 from polyrank.data.encoders import Encoded, Encoders
 from polyrank.data.readers import Source
-from polyrank.errors import RunError
-from polyrank.files import read_json, write_json, writing
+from polyrank.errors import DataError, RunError
+from polyrank.files import file_sha256, read_json, write_json, writing
 from polyrank.progress import Progress, Silent
 
 FORMAT = 1
-_CHECK_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,11 @@ class EncodedData:
     """An encoded matrix, memory-mapped read-only.
 
     Attributes:
-        ids: `[N, F]` int32; `dense`: `[N, D]` float32; `labels`: `[N, T]` float32, NaN = missing; `weights`: `[N, T]` or
-            `[N, 0]`; `groups`: `[N]` or `[0]` int64.
+        ids: `[N, F]` int32.
+        dense: `[N, D]` float32.
+        labels: `[N, T]` float32, NaN = missing.
+        weights: `[N, T]` or `[N, 0]` float32.
+        groups: `[N]` or `[0]` int64.
         maps: the mappings behind the arrays.
     """
 
@@ -65,19 +67,23 @@ class EncodedData:
             RunError: missing, damaged, or made from something else.
         """
         manifest = read_json(directory / "manifest.json")
-        if manifest.get("format") != FORMAT or (key is not None and manifest.get("key") != key):
-            raise RunError("the encoded data must be of this schema and source", received=str(directory), mend="encode again")
-        mapped = []
-        for part in fields(Encoded):
-            path = directory / f"{part.name}.npy"
-            try:
-                mapped.append(_map(path))
-                whole = _digest(*mapped[-1]) == manifest["checksums"][path.name]
-            except (OSError, ValueError, KeyError, TypeError):
-                whole = False
-            if not whole:
+        try:
+            suits = manifest["format"] == FORMAT and key in (None, manifest["key"])
+            checksums = {part.name: manifest["checksums"][f"{part.name}.npy"] for part in fields(Encoded)}
+        except (KeyError, TypeError):
+            suits = False
+        if not suits:
+            rule = "the encoded data must be of this schema and source"
+            raise RunError(rule, received=str(directory), mend="encode again")
+        arrays, maps = {}, []
+        for name, checksum in checksums.items():
+            path = directory / f"{name}.npy"
+            # The checksum is of the whole file, so that a damaged header is never parsed.
+            if not path.is_file() or file_sha256(path) != checksum:
                 raise RunError("the encoded data must be whole", received=f"{path} is damaged", mend="encode again")
-        return cls(*(array for array, _ in mapped), maps=tuple(mapping for _, mapping in mapped))
+            arrays[name], mapping = _map(path)
+            maps.append(mapping)
+        return cls(**arrays, maps=tuple(maps))
 
     def release(self) -> None:
         """Give the pages read so far back to the system, so that resident memory does not grow with the file."""
@@ -86,10 +92,10 @@ class EncodedData:
 
 
 def encode_to(directory: Path, encoders: Encoders, source: Source, progress: Progress | None = None) -> EncodedData:
-    """Encode `source` into `directory` in one pass, or reuse what is there if it was made from the same source and encoders.
+    """Encode `source` into `directory` in one pass, or reuse what is there if made from the same source and encoders.
 
     Raises:
-        DataError: a value breaks a rule of its column.
+        DataError: a value breaks a rule of its column, or there are no rows.
         StorageError: the disk is full.
     """
     key = _key(encoders, source)
@@ -100,9 +106,14 @@ def encode_to(directory: Path, encoders: Encoders, source: Source, progress: Pro
     encoders.schema.check(source.schema, source.name)
     columns = encoders.schema.columns(labels=True)
     total = source.count_rows()
+    if total == 0:
+        raise DataError(
+            "data must hold at least one row", received=f"{source.name}: 0 rows", mend="give data with rows"
+        )
     with writing(directory) as temporary, (progress or Silent()).bar(f"encoding {source.name}", total) as bar:
-        temporary.mkdir(parents=True)
-        rows, checksums = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns)))
+        temporary.mkdir()
+        rows = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns)))
+        checksums = {path.name: file_sha256(path) for path in sorted(temporary.glob("*.npy"))}
         manifest = {"format": FORMAT, "key": key, "rows": rows, "source": source.name, "checksums": checksums}
         write_json(temporary / "manifest.json", manifest)
     return EncodedData.open(directory, key=key)
@@ -113,7 +124,7 @@ def _counted(encoded: Encoded, bar: Any) -> Encoded:
     return encoded
 
 
-def _write(directory: Path, chunks: Iterable[Encoded]) -> tuple[int, dict[str, str]]:
+def _write(directory: Path, chunks: Iterable[Encoded]) -> int:
     """Append chunk after chunk to one `.npy` per part; the number of rows is filled into the headers at the end."""
     with ExitStack() as stack:
         files: dict[str, _Growing] = {}
@@ -123,7 +134,9 @@ def _write(directory: Path, chunks: Iterable[Encoded]) -> tuple[int, dict[str, s
                 if part.name not in files:
                     files[part.name] = stack.enter_context(_Growing(directory / f"{part.name}.npy", array))
                 files[part.name].append(array)
-        return files["ids"].rows, {f"{name}.npy": file.finish() for name, file in files.items()}
+        for file in files.values():
+            file.finish()
+        return files["ids"].rows
 
 
 class _Growing:
@@ -132,7 +145,6 @@ class _Growing:
     def __init__(self, path: Path, like: np.ndarray) -> None:
         self._stream = path.open("wb")
         self._tail, self._dtype, self.rows = like.shape[1:], like.dtype, 0
-        self._digest = hashlib.sha256()
         self._stream.write(_header((0, *self._tail), self._dtype))
 
     def __enter__(self) -> Self:
@@ -142,17 +154,13 @@ class _Growing:
         self._stream.close()
 
     def append(self, array: np.ndarray) -> None:
-        contiguous = np.ascontiguousarray(array)
-        self._stream.write(contiguous.data)
-        self._digest.update(contiguous.data)
+        self._stream.write(np.ascontiguousarray(array).data)
         self.rows += len(array)
 
-    def finish(self) -> str:
-        """Write the true shape into the header; the digest of the rows."""
+    def finish(self) -> None:
+        """Write the true shape into the header."""
         self._stream.seek(0)
         self._stream.write(_header((self.rows, *self._tail), self._dtype))
-        self._stream.flush()
-        return self._digest.hexdigest()
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
@@ -171,16 +179,6 @@ def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:
         offset = stream.tell()
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     return np.ndarray(shape, dtype, buffer=mapping, offset=offset), mapping
-
-
-def _digest(array: np.ndarray, mapping: mmap.mmap) -> str:
-    """Checksum of an array's bytes, pages given back as it goes."""
-    digest = hashlib.sha256()
-    flat = array.reshape(-1)
-    for start in range(0, len(flat), _CHECK_ELEMENTS):
-        digest.update(flat[start : start + _CHECK_ELEMENTS].data)
-        mapping.madvise(mmap.MADV_DONTNEED)
-    return digest.hexdigest()
 
 
 def _key(encoders: Encoders, source: Source) -> str:

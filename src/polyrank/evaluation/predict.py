@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from polyrank import metrics
 from polyrank.data.loader import Batch, Loader
 from polyrank.data.schema import Schema, Task
+from polyrank.metrics.ranking import auc, xauc
+from polyrank.metrics.summary import binary_metrics, regression_metrics
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Bar
 
@@ -68,10 +69,10 @@ def with_truth(
 
 
 def task_metrics(table: ScoreTable, *, replicates: int = 200) -> dict[str, dict[str, Any]]:
-    """Every task's metrics on its own rows, JSON-ready (see `metrics.binary_metrics` and `metrics.regression_metrics`)."""
+    """Every task's metrics on its own rows, JSON-ready (see `binary_metrics` and `regression_metrics`)."""
     result = {}
     for index, task in enumerate(table.tasks):
-        measure = metrics.binary_metrics if task.kind == "binary" else metrics.regression_metrics
+        measure = binary_metrics if task.kind == "binary" else regression_metrics
         result[task.name] = measure(*table.rows(index), replicates=replicates)
     return result
 
@@ -84,5 +85,5 @@ def primary_metrics(table: ScoreTable) -> dict[str, float]:
     values = {}
     for index, task in enumerate(table.tasks):
         predictions, labels, _ = table.rows(index)
-        values[task.name] = (metrics.auc if task.kind == "binary" else metrics.xauc)(predictions, labels)
+        values[task.name] = (auc if task.kind == "binary" else xauc)(predictions, labels)
     return values

@@ -23,15 +23,15 @@ class CGCConfig:
 
     specific_experts: Annotated[int, Gt(0)] = 2
     shared_experts: Annotated[int, Gt(0)] = 2
-    widths: Annotated[tuple[int, ...], MinLen(1)] = (64,)
+    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class CGC(nn.Module):
     """g_t(x) = w_t(x) S_t(x), w_t(x) = softmax(W_t x), W_t of size (m_t + m_s) × D without bias.
 
-    S_t stacks task t's own m_t experts and the m_s shared ones: an own expert is trained by its task alone. No shared gate
-    exists.
+    S_t stacks task t's own m_t experts and the m_s shared ones: an own expert is trained by its task alone. No shared
+    gate exists.
 
     Args:
         in_width: D.

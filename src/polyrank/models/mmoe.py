@@ -1,5 +1,7 @@
-"""MMoE: common experts, a gate per task (Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate
-Mixture-of-Experts", KDD 2018)."""
+"""MMoE: common experts, a gate per task.
+
+Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,7 +24,7 @@ class MMoEConfig:
     """
 
     experts: Annotated[int, Gt(0)] = 8
-    widths: Annotated[tuple[int, ...], MinLen(1)] = (64,)
+    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 

@@ -1,8 +1,11 @@
-"""PLE: shared and task-specific experts, separated level by level (Tang et al., "Progressive Layered Extraction: A Novel
-Multi-Task Learning Model for Personalized Recommendations", RecSys 2020)."""
+"""PLE: shared and task-specific experts, separated level by level.
+
+Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized
+Recommendations", RecSys 2020.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
@@ -26,16 +29,16 @@ class PLEConfig:
     levels: Annotated[int, Gt(0)] = 2
     specific_experts: Annotated[int, Gt(0)] = 2
     shared_experts: Annotated[int, Gt(0)] = 2
-    widths: Annotated[tuple[int, ...], MinLen(1)] = (64,)
+    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class PLE(nn.Module):
     """Levels j = 1 … N of customised gates (equations 6 and 7).
 
-    x_t⁰ = x_s⁰ = x. Task t's gate at level j reads x_t^{j−1} and mixes t's own experts (on x_t^{j−1}) with the shared ones
-    (on x_s^{j−1}) into x_t^j. The shared gate reads x_s^{j−1} and mixes all experts of the level into x_s^j. The last
-    level has no shared gate, since nothing reads x_s^N: N·T + N − 1 gates in all, softmax without bias.
+    x_t⁰ = x_s⁰ = x. Task t's gate at level j reads x_t^{j−1} and mixes t's own experts (on x_t^{j−1}) with the shared
+    ones (on x_s^{j−1}) into x_t^j. The shared gate reads x_s^{j−1} and mixes all experts of the level into x_s^j. The
+    last level has no shared gate, since nothing reads x_s^N: N·T + N − 1 gates in all, softmax without bias.
 
     Args:
         in_width: D.
@@ -49,7 +52,7 @@ class PLE(nn.Module):
         last = config.levels
         self.first = FirstExtraction(in_width, *shape, shared_gate=last > 1, dropout=config.dropout)
         self.out_width = config.widths[-1]
-        self.later = nn.ModuleList(
+        self.later: Any = nn.ModuleList(
             LaterExtraction(self.out_width, *shape, shared_gate=level < last, dropout=config.dropout)
             for level in range(2, last + 1)
         )
@@ -59,7 +62,8 @@ class PLE(nn.Module):
         states, _ = self.first(x)
         for level in self.later:
             states, _ = level(states)
-        return states.tasks
+        result: Tensor = states.tasks
+        return result
 
     def gates(self, x: Tensor) -> list[GateWeights]:
         """The gates of every level, first the tasks' own, then the shared one."""

@@ -75,8 +75,8 @@ class RankerConfig:
 class Ranker(nn.Module):
     """A batch → one logit per task. B rows, T tasks, D input width.
 
-    x = [embeddings of single-valued features; means over bags; scaled numbers], dropped out in training; the architecture
-    gives each task a vector, its tower a logit, its head a prediction.
+    x = [embeddings of single-valued features; means over bags; scaled numbers], dropped out in training; the
+    architecture gives each task a vector, its tower a logit, its head a prediction.
 
     Args:
         tasks: the T tasks it predicts, in order.

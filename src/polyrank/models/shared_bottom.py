@@ -1,9 +1,12 @@
-"""Shared-Bottom, hard parameter sharing: one trunk for all tasks (Caruana, "Multitask Learning", Machine Learning 1997)."""
+"""Shared-Bottom, hard parameter sharing: one trunk for all tasks.
+
+Caruana, "Multitask Learning", Machine Learning 1997.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Interval, MinLen
+from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights
@@ -14,7 +17,7 @@ from polyrank.nn.layers import StackedMLP
 class SharedBottomConfig:
     """Attributes: `widths`: the trunk's layers; `dropout`: the share of activations dropped after each."""
 
-    widths: Annotated[tuple[int, ...], MinLen(1)] = (256, 128)
+    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (256, 128)
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 

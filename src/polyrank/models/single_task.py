@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Interval, MinLen
+from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights
@@ -14,7 +14,7 @@ from polyrank.nn.layers import StackedMLP
 class SingleTaskConfig:
     """Attributes: `widths`: the hidden layers; `dropout`: the share of activations dropped after each."""
 
-    widths: Annotated[tuple[int, ...], MinLen(1)] = (128, 64)
+    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (128, 64)
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 

@@ -15,9 +15,11 @@ class Columns:
     """Which id columns are single values and which are bags, and where each one's rows begin in the merged table.
 
     Attributes:
-        starts: for every feature its first id column, `stops`: one past its last (a bag has several), `bags`: whether it
-            is one (id 0 is padding there), `tables`: the table it reads.
-        tables: each table's number of rows.
+        starts: for every feature its first id column.
+        stops: for every feature one past its last id column (a bag has several).
+        bags: for every feature whether it is a bag (id 0 is padding there).
+        names: for every feature the table it reads.
+        tables: each table's number of rows, by name.
     """
 
     starts: Sequence[int]
@@ -53,7 +55,9 @@ class Embeddings(nn.Module):
         for name, rows in columns.tables.items():
             offsets[name] = total
             total += rows
-        single = [(a, offsets[t]) for a, bag, t in zip(columns.starts, columns.bags, columns.names, strict=True) if not bag]
+        single = [
+            (a, offsets[t]) for a, bag, t in zip(columns.starts, columns.bags, columns.names, strict=True) if not bag
+        ]
         spans = [
             (range(a, z), offsets[t])
             for a, z, bag, t in zip(columns.starts, columns.stops, columns.bags, columns.names, strict=True)

@@ -34,9 +34,9 @@ class GateWeights:
 class ExpertGroup(nn.Module):
     """M experts on each of G inputs, and the gate logits that read the same inputs.
 
-    An expert is a network with ReLU after every layer. The first layers of all experts and all gates of an input are one
-    product, `[B, D] @ [D, M·H₁ + K]`; deeper layers are one batched product over all experts. Gates are linear without
-    bias, as the MMoE and PLE papers write them, and start at zero: a uniform mixture.
+    An expert is a network with ReLU after every layer. The first layers of all experts and all gates of an input are
+    one product, `[B, D] @ [D, M·H₁ + K]`; deeper layers are one batched product over all experts. Gates are linear
+    without bias, as the MMoE and PLE papers write them, and start at zero: a uniform mixture.
 
     Args:
         in_width: D.
@@ -80,7 +80,7 @@ class ExpertGroup(nn.Module):
         inputs, rows, _ = x.shape
         split = self.experts * self.first_width
         product = torch.bmm(x, self.weight)  # [G, B, M·H₁ + K]
-        hidden, logits = product.split([split, product.shape[2] - split], dim=2)
+        hidden, logits = product[:, :, :split], product[:, :, split:]
         hidden = hidden.reshape(inputs, rows, self.experts, self.first_width) + self.bias
         hidden = self.dropout(torch.relu(hidden))  # [G, B, M, H₁]
         if self.deeper.layers:

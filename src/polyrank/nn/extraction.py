@@ -34,7 +34,9 @@ class _Extraction(nn.Module):
         super().__init__()
         self.tasks, self.specific, self.shared = tasks, specific, shared
 
-    def combine(self, own: Tensor, shared: Tensor, logits: Tensor, shared_logits: Tensor | None) -> tuple[States, LevelWeights]:
+    def combine(
+        self, own: Tensor, shared: Tensor, logits: Tensor, shared_logits: Tensor | None
+    ) -> tuple[States, LevelWeights]:
         """Mix.
 
         Args:
@@ -100,7 +102,9 @@ class FirstExtraction(_Extraction):
         split, gates = self.tasks * self.specific, self.tasks * (self.specific + self.shared)
         own = experts[:, :split].unflatten(1, (self.tasks, self.specific))
         task_logits = logits[:, :gates].unflatten(1, (self.tasks, self.specific + self.shared))
-        return self.combine(own, experts[:, split:], task_logits, logits[:, gates:] if logits.shape[1] > gates else None)
+        return self.combine(
+            own, experts[:, split:], task_logits, logits[:, gates:] if logits.shape[1] > gates else None
+        )
 
 
 class LaterExtraction(_Extraction):

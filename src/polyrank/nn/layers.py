@@ -1,6 +1,7 @@
 """Layers that every architecture is made of. B rows, G groups, D input width, H output width."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +46,7 @@ class StackedMLP(nn.Module):
     def __init__(self, groups: int, in_width: int, widths: tuple[int, ...], *, dropout: float = 0.0) -> None:
         super().__init__()
         sizes = (in_width, *widths)
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nn.ModuleList(StackedLinear(groups, inner, outer) for inner, outer in pairs)
+        self.layers = nn.ModuleList(StackedLinear(groups, inner, outer) for inner, outer in pairwise(sizes))
         self.dropout = nn.Dropout(dropout)
         self.out_width = sizes[-1]
 

@@ -1,4 +1,7 @@
-"""Task towers and heads: a vector per task → a logit per task → a prediction in the label's unit. B rows, T tasks, H width."""
+"""Task towers and heads: a vector per task → a logit per task → a prediction in the label's unit.
+
+B rows, T tasks, H width.
+"""
 
 import math
 from collections.abc import Sequence
@@ -39,8 +42,8 @@ class Towers(nn.Module):
 class Heads(nn.Module):
     """From logits to predictions and from labels to training targets, task by task.
 
-    binary: prediction σ(z), target y. regression: prediction mean + std·z in the label's unit, target (y − mean)/std, so
-    that the loss does not depend on the unit.
+    binary: prediction σ(z), target y. regression: prediction mean + std·z in the label's unit, target (y − mean)/std,
+    so that the loss does not depend on the unit.
 
     Args:
         kinds: `[T]` the tasks' kinds.

@@ -28,6 +28,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_take_out(state, "", tensors))
     metadata = {"format": FORMAT, "state": text, "digest": _digest(tensors, text)}
+    _separate(tensors)
     with writing(path) as temporary:
         try:
             save_file(tensors, str(temporary), metadata=metadata)
@@ -52,9 +53,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise _damaged(path, str(error)) from error
     if metadata.get("format") != FORMAT:
         raise _damaged(path, f"format {metadata.get('format')}, not {FORMAT}")
-    if metadata.get("digest") != _digest(tensors, metadata["state"]):
+    text = metadata.get("state", "")  # a damaged header may have lost it
+    if metadata.get("digest") != _digest(tensors, text):
         raise _damaged(path, "its digest differs from its contents")
-    state: dict[str, Any] = _put_back(json.loads(metadata["state"]), tensors)
+    state: dict[str, Any] = _put_back(json.loads(text), tensors)
     return state
 
 
@@ -67,6 +69,8 @@ def _damaged(path: Path, what: str) -> RunError:
 def _take_out(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Replace each tensor of a tree by its name, and collect them."""
     if isinstance(value, Tensor):
+        while path in tensors:  # keys may hold dots: {"a.b": …, "a": {"b": …}}
+            path += "'"
         tensors[path] = value.detach().contiguous()
         return {_TENSOR: path}
     if isinstance(value, Mapping):
@@ -74,6 +78,16 @@ def _take_out(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return [_take_out(inner, f"{path}.{index}", tensors) for index, inner in enumerate(value)]
     return value
+
+
+def _separate(tensors: dict[str, Tensor]) -> None:
+    """Copy tensors that share memory with an earlier one (tied weights): the format refuses them."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        if memory in seen:
+            tensors[name] = tensor.clone()
+        seen.add(memory)
 
 
 def _put_back(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -16,8 +16,8 @@ Schedule = Literal["constant", "cosine"]
 class LazyAdam:
     """Adam (Kingma & Ba, 2015) on the rows a batch touches; other rows and their moments stay as they are.
 
-    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², row ← row − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), g the sum over the row's
-    occurrences in the batch, t the number of steps of the optimiser (as in TensorFlow's LazyAdam), not of the row.
+    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², row ← row − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), g the sum over the
+    row's occurrences in the batch, t the number of steps of the optimiser (as in TensorFlow's LazyAdam), not the row's.
 
     Args:
         embeddings: whose table is updated.
@@ -25,7 +25,9 @@ class LazyAdam:
         epsilon: ε.
     """
 
-    def __init__(self, embeddings: Embeddings, *, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, embeddings: Embeddings, *, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+    ) -> None:
         self.embeddings, self.betas, self.epsilon = embeddings, betas, epsilon
         self.moment = torch.zeros_like(embeddings.table)
         self.variance = torch.zeros_like(embeddings.table)
@@ -104,7 +106,8 @@ def dense_optimizer(ranker: Ranker, learning_rate: float, weight_decay: float) -
 def learning_rate_factor(step: int, total: int, warmup: float, schedule: Schedule) -> float:
     """Factor on the learning rate at `step` (from 0) of `total`.
 
-    It rises linearly to 1 over the first `warmup` share of the steps; then stays there, or falls to 0 along half a cosine.
+    It rises linearly to 1 over the first `warmup` share of the steps; then stays there, or falls to 0 along half a
+    cosine.
     """
     warm = max(1, round(total * warmup))
     if step < warm and warmup > 0:

@@ -1,0 +1,232 @@
+"""The command line: arguments → one verb; prints; exit codes (0 done, 1 failed, 2 wrong usage or bad input)."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from polyrank.errors import PolyrankError
+from polyrank.progress import Terminal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="""Multi-task recommendation ranking: train the tasks together, and see who paid for whose gain.
+
+    Start with [bold]polyrank demo[/]: it compares shared models with single-task ones on built-in data and ends with a report.
+    With your own logs: [bold]polyrank data infer LOG.parquet --out schema.toml[/], edit the schema, write a config of a few
+    lines, then [bold]polyrank compare CONFIG --out DIR[/].""",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data: propose a schema, draw a profile.")
+app.add_typer(data_app, name="data")
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="An experiment file (TOML): \\[data], \\[model], \\[train] …")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. --set train.seed=3. May be repeated."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left in the directory.")]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="A Parquet, CSV or Feather file, a directory, a glob, or builtin:census.")
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A directory that polyrank train made.")]
+
+out_console = Console(highlight=False)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to write runs, seesaw.json and report.html.")] = Path("runs/demo"),
+    set_: Sets = None,
+    resume: Resume = False,
+) -> None:
+    """The tour on built-in data: shared models against single-task ones and LightGBM, and a report to look at."""
+    from polyrank import experiment
+
+    study = experiment.demo(out, set_ or [], resume=resume, command=_command(), progress=Terminal())
+    _print_study(study, out)
+
+
+@app.command()
+def compare(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Where to write runs, seesaw.json and report.html.")],
+    set_: Sets = None,
+    resume: Resume = False,
+) -> None:
+    """The seesaw study: every architecture × seed against single-task models and LightGBM, with verdicts per task."""
+    from polyrank import experiment
+
+    study = experiment.compare(config, set_ or [], out, resume=resume, command=_command(), progress=Terminal())
+    _print_study(study, out)
+
+
+@app.command()
+def train(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="The run directory to make.")],
+    set_: Sets = None,
+    resume: Resume = False,
+) -> None:
+    """Train one ranker; its best checkpoint, history and metrics are in the run directory."""
+    from polyrank import experiment
+
+    document = experiment.train(config, set_ or [], out, resume=resume, progress=Terminal())
+    _print_metrics(document)
+    out_console.print(f"\nrun: {out}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: RunDirectory,
+    data: Annotated[str, typer.Option(help="Labelled data (see DATA of the other commands).")],
+    out: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
+) -> None:
+    """Measure a run on labelled data, each task on its own rows."""
+    from polyrank import experiment
+
+    _print_metrics(experiment.evaluate(run, data, out, progress=Terminal()))
+
+
+@app.command()
+def score(
+    run: RunDirectory,
+    data: Annotated[str, typer.Option(help="Data with the run's features; labels are not needed.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write: p_<task> for each task, in input order.")],
+) -> None:
+    """Predict every row, in input order."""
+    from polyrank import experiment
+
+    rows = experiment.score(run, data, out, progress=Terminal())
+    out_console.print(f"{rows:,} rows scored: {out}", soft_wrap=True)
+
+
+@data_app.command()
+def infer(
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="The schema file to write; printed where not given.")] = None,
+) -> None:
+    """Propose a commented schema.toml for your logs; read it, edit it."""
+    from polyrank import experiment
+
+    text = experiment.infer(data, out, progress=Terminal())
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out_console.print(f"schema: {out}\nRead it, correct it, then: polyrank data profile {data} --schema {out}", soft_wrap=True)
+
+
+@data_app.command()
+def profile(
+    data: Data,
+    schema: Annotated[str, typer.Option(help="The schema file; inferred where not given.")] = "",
+    valid: Annotated[str | None, typer.Option(help="Validation data: shows which values training has not seen.")] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("profile.html"),
+) -> None:
+    """Draw a page: label funnel, missing labels, correlations, cardinalities, unseen values, leaks."""
+    from polyrank import experiment
+
+    found = experiment.make_profile(data, schema, valid, out, progress=Terminal())
+    for warning in found["warnings"]:
+        out_console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+    for leak in found["leaks"]:
+        out_console.print(f"[yellow]leak:[/] {leak['feature']} alone predicts {leak['task']} with AUC {leak['auc']:.4f}")
+    out_console.print(f"profile: {out}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run a command; a user's mistake gives one message and no traceback."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        app(standalone_mode=False)
+    except PolyrankError as error:
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("[bold red]interrupted:[/] nothing half-written was left behind")
+        sys.exit(1)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:  # noqa: BLE001  # the last resort: a bug of ours, or of a library's
+        if hasattr(error, "format_message"):  # click's usage errors
+            error.show()
+            sys.exit(2)
+        errors.print(traceback.format_exc(), markup=False)
+        errors.print("[bold red]error:[/] this is a bug in polyrank; please report it with the lines above")
+        sys.exit(1)
+
+
+def _command() -> str:
+    return " ".join(["polyrank", *sys.argv[1:]])
+
+
+def _print_metrics(document: dict[str, Any]) -> None:
+    table = Table(title=f"{document['data']}: {document['rows']:,} rows", title_justify="left", box=None, header_style="bold")
+    names = list(dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics))
+    table.add_column("task")
+    for name in names:
+        table.add_column(name, justify="right")
+    for task, metrics in document["tasks"].items():
+        table.add_row(task, *(_text(metrics.get(name)) for name in names))
+    out_console.print(table)
+
+
+def _print_study(study: dict[str, Any], out: Path) -> None:
+    colours = {"gain": "green", "loss": "red", "tie": "dim"}
+    for task in study["tasks"]:
+        name, metric = task["name"], task["metric"].upper()
+        table = Table(title=f"[bold]{name}[/]", title_justify="left", box=None, header_style="bold", pad_edge=False)
+        for heading in ("model", f"test {metric}", "Δ single-task", "verdict", "Δ LightGBM"):
+            table.add_column(heading, justify="left" if heading in ("model", "verdict") else "right", no_wrap=True)
+        for reference, found in study["references"].items():
+            table.add_row(reference, _spread(found[name]), "", "", "", style="dim")
+        for model in study["models"]:
+            found = model["tasks"][name]
+            single, boosted = found["delta"]["single_task"], found["delta"].get("lightgbm")
+            verdict = f"[{colours[single['verdict']]}]{single['verdict']}[/]"
+            above = "" if boosted is None or boosted["mean"] is None else f"{boosted['mean']:+.4f}"
+            table.add_row(model["name"], _spread(found), _delta(single), verdict, above)
+        out_console.print(table)
+        out_console.print()
+    costs = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("cost", "parameters", "train seconds", "peak memory", "model size"):
+        costs.add_column(heading, justify="left" if heading == "cost" else "right")
+    rows = [("single-task, all", study["costs"]["single_task"]), *((m["name"], m["cost"]) for m in study["models"])]
+    for name, cost in rows:
+        memory, size = cost["peak_memory_bytes"] / 2**20, cost["model_bytes"] / 2**20
+        costs.add_row(name, f"{cost['parameters']:,}", f"{cost['train_seconds']:.1f}", f"{memory:,.0f} MiB", f"{size:.2f} MiB")
+    out_console.print(costs)
+    out_console.print()
+    for note in study["notes"]:
+        out_console.print(f"[dim]note: {note}[/]", soft_wrap=True)
+    out_console.print(f"\nreport: {(out / 'report.html').resolve()}", soft_wrap=True)
+
+
+def _spread(found: dict[str, Any]) -> str:
+    std = "" if found["std"] is None else f" ± {found['std']:.4f}"
+    return f"{_text(found['mean'])}{std}"
+
+
+def _delta(delta: dict[str, Any] | None) -> str:
+    if delta is None or delta["mean"] is None:
+        return ""
+    return f"{delta['mean']:+.4f} \\[{delta['low']:+.4f}, {delta['high']:+.4f}]"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return "\\[" + ", ".join(_text(inner) for inner in value) + "]"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The verbs: what a command does, from paths to files. The only module that knows everything."""
+
+import datetime
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from polyrank.config import override
+from polyrank.data.infer import infer_schema
+from polyrank.data.loader import as_batch
+from polyrank.data.profile import profile
+from polyrank.data.store import encode_to
+from polyrank.datasets import PREFIX, open_data, open_schema
+from polyrank.errors import ConfigError
+from polyrank.evaluation.predict import predict
+from polyrank.files import sweep, write_json, write_text, writing
+from polyrank.progress import Progress, Silent
+from polyrank.report import profile_html, seesaw_html
+from polyrank.runs import Prepared, begin, evaluate_part, load_run, prepare, train_run
+from polyrank.settings import Settings, load_settings, parse_settings
+from polyrank.study import run_study
+
+HERE = Path()
+DEMO: dict[str, Any] = {
+    "data": {
+        "schema": "builtin:census/paper",
+        "train": "builtin:census/train",
+        "valid": "builtin:census/valid",
+        "test": "builtin:census/test",
+    },
+    "model": {"embedding_width": 8, "embedding_dropout": 0.3},
+    "train": {"epochs": 4, "learning_rate": 2e-3, "warmup": 0.1},
+    "compare": {"architectures": ["shared_bottom", "mmoe", "ple"], "seeds": [0, 1]},
+}
+
+
+def infer(data: str, out: Path | None, progress: Progress | None = None) -> str:
+    """Propose a schema for `data`, commented; also written to `out` where given.
+
+    Raises:
+        DataError: nothing usable is there.
+        ConfigError: `out` exists: a schema that was edited by hand is not overwritten.
+    """
+    if out is not None and out.exists():
+        raise ConfigError("infer does not overwrite a schema", received=str(out), mend="name another --out, or remove it")
+    text = infer_schema(open_data(data, HERE), progress or Silent())
+    if out is not None:
+        write_text(out, text)
+    return text
+
+
+def make_profile(
+    data: str, schema: str, valid: str | None, out: Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Describe `data` under a schema, and write the page `out`; what it shows.
+
+    Raises:
+        ConfigError, DataError: the schema or the data break a rule.
+    """
+    progress = progress or Silent()
+    source = open_data(data, HERE)
+    if not schema and not data.startswith(PREFIX):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "schema.toml"
+            write_text(path, infer_schema(source, progress))
+            rules = open_schema(path.name, path.parent)
+    else:
+        rules = open_schema(schema or "builtin:census", HERE)
+    found = profile(rules, source, open_data(valid, HERE) if valid else None, progress)
+    write_text(out, profile_html(found))
+    return found
+
+
+def train(config: Path, overrides: Sequence[str], out: Path, *, resume: bool, progress: Progress | None = None) -> dict[str, Any]:
+    """Train one ranker into the run directory `out`; what its `metrics.json` holds (test data if there is any, else valid).
+
+    Raises:
+        PolyrankError: see the classes of `polyrank.errors`.
+    """
+    return train_settings(load_settings(config, overrides), out, resume=resume, progress=progress)
+
+
+def train_settings(settings: Settings, out: Path, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """`train`, from settings instead of a file."""
+    progress = progress or Silent()
+    sweep(out)
+    if (out / "config.toml").exists() and not resume:
+        # Before hours of encoding, not after them.
+        begin(out, settings, open_schema(settings.data.schema, settings.base), resume=False)
+    prepared = prepare(settings, out, progress, test=False)
+    begin(out, settings, prepared.schema, resume=resume)
+    ranker, _ = train_run(prepared, settings, out, progress, resume=resume)
+    part = "test" if "test" in prepared.parts else "valid"
+    _, document = evaluate_part(ranker, prepared, settings, part, progress)
+    write_json(out / "metrics.json", document)
+    return document
+
+
+def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
+    """Measure a run on labelled data; what `metrics.json` holds, also written to `out` where given.
+
+    Raises:
+        RunError: the run is damaged.
+        DataError: the data does not fit the run's schema.
+    """
+    progress = progress or Silent()
+    loaded = load_run(run)
+    with tempfile.TemporaryDirectory() as folder:
+        encoded = encode_to(Path(folder) / "data", loaded.encoders, open_data(data, HERE), progress)
+        prepared = Prepared(loaded.schema, loaded.encoders, {data: encoded})
+        _, document = evaluate_part(loaded.ranker, prepared, loaded.settings, data, progress)
+    if out is not None:
+        write_json(out, document)
+    return document
+
+
+def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> int:
+    """Predict every row of `data`, in input order, into `out`: a column `p_<task>` (float32) for each task; the row count.
+
+    Streams: memory does not grow with the data. Labels are not needed, and not read.
+
+    Raises:
+        RunError: the run is damaged.
+        DataError: the data does not have the features of the run's schema.
+        StorageError: `out` cannot be written.
+    """
+    if out.suffix != ".parquet":
+        raise ConfigError("scores are written as Parquet", received=str(out), mend="name a file that ends in .parquet")
+    loaded = load_run(run)
+    source = open_data(data, HERE)
+    loaded.schema.check(source.schema, source.name, labels=False)
+    names = [f"p_{name}" for name in loaded.settings.data.tasks or loaded.schema.task_names]
+    schema = pa.schema([(name, pa.float32()) for name in names])
+    rows = 0
+    with (
+        (progress or Silent()).bar(f"scoring {source.name}", source.count_rows()) as bar,
+        writing(out) as temporary,
+        pq.ParquetWriter(temporary, schema) as writer,
+    ):
+        for chunk in source.batches(loaded.schema.columns(labels=False)):
+            batch = as_batch(loaded.encoders.encode(chunk, labels=False), loaded.schema)
+            predictions = predict(loaded.ranker, [batch], len(names))
+            writer.write_table(pa.table([np.ascontiguousarray(column) for column in predictions.T], schema=schema))
+            rows += batch.rows
+            bar.advance(batch.rows)
+    return rows
+
+
+def compare(
+    config: Path, overrides: Sequence[str], out: Path, *, resume: bool, command: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The seesaw study of a config file: `seesaw.json` and `report.html` in `out`; what they hold.
+
+    Raises:
+        PolyrankError: see the classes of `polyrank.errors`; finished runs are kept.
+    """
+    settings = load_settings(config, overrides)
+    return _compare(settings, out, progress or Silent(), title=config.stem, command=command, resume=resume)
+
+
+def demo(out: Path, overrides: Sequence[str], *, resume: bool, command: str, progress: Progress | None = None) -> dict[str, Any]:
+    """The seesaw study on the built-in Census-Income data."""
+    settings = parse_settings(override(DEMO, overrides), Path.cwd())
+    title = "Census-Income: will the income exceed 50K, and was the person never married?"
+    return _compare(settings, out, progress or Silent(), title=title, command=command, resume=resume)
+
+
+def _compare(settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool) -> dict[str, Any]:
+    sweep(out)
+    study = run_study(settings, out, progress, title=title, command=command, resume=resume)
+    study["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(out / "seesaw.json", study)
+    write_text(out / "report.html", seesaw_html(study))
+    return study

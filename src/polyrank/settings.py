@@ -1,0 +1,169 @@
+"""An experiment file: its sections, each checked against the config of the part it is for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Interval, MinLen
+
+from polyrank import config
+from polyrank.balancing.balancer import BALANCERS
+from polyrank.errors import ConfigError
+from polyrank.models.ranker import ARCHITECTURES, RankerConfig
+from polyrank.training.loop import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """`[data]`: what is read.
+
+    Attributes:
+        schema: the schema file.
+        train: training data: a file, a directory, a glob, a URI, or `builtin:census/train`.
+        valid: validation data; where not given, `valid_share` of the training data is set aside (the latest rows if the
+            schema has a clock, else random ones).
+        test: test data; where not given, `test_share` is set aside likewise (only where a command needs test data).
+        valid_share: see `valid`.
+        test_share: see `test`.
+        tasks: the tasks to train, all where empty; sample spaces always follow the whole schema.
+        leak_guard: warn of features that alone give AUC > 0.99.
+    """
+
+    schema: Annotated[str, MinLen(1)]
+    train: Annotated[str, MinLen(1)]
+    valid: str = ""
+    test: str = ""
+    valid_share: Annotated[float, Interval(gt=0, lt=0.5)] = 0.1
+    test_share: Annotated[float, Interval(gt=0, lt=0.5)] = 0.1
+    tasks: tuple[str, ...] = ()
+    leak_guard: bool = True
+
+
+@dataclass(frozen=True)
+class BalanceConfig:
+    """`[balance]`. Attributes: `method`: a key of BALANCERS."""
+
+    method: str = "static"
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """`[compare]`: the seesaw study.
+
+    Attributes:
+        architectures: which multi-task models are compared.
+        seeds: each model is trained once with every seed, and paired by it with the single-task models.
+        lightgbm: also compare with a LightGBM per task.
+        lightgbm_rows: train LightGBM on at most so many rows, chosen at random: it holds them in memory.
+        replicates: bootstrap replicates.
+        level: coverage of the intervals.
+        jobs: trainings side by side, one thread each; 0 for as many as there are processor cores.
+    """
+
+    architectures: Annotated[tuple[str, ...], MinLen(1)] = ("shared_bottom", "mmoe", "ple")
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2)
+    lightgbm: bool = True
+    lightgbm_rows: Annotated[int, Ge(1)] = 2_000_000
+    replicates: Annotated[int, Ge(10)] = 200
+    level: Annotated[float, Interval(gt=0.5, lt=1)] = 0.95
+    jobs: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole experiment, every section typed.
+
+    Attributes:
+        base: the directory that relative paths start from.
+        options: `[model.<architecture>]`: every architecture's own config, by name.
+        balancers: `[balance.<method>]`: every balancer's own config, by name.
+    """
+
+    data: DataConfig
+    model: RankerConfig
+    balance: BalanceConfig
+    train: TrainConfig
+    compare: CompareConfig
+    base: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    balancers: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_model(self, architecture: str, seed: int, tasks: Iterable[str] = ()) -> "Settings":
+        """The same experiment with another architecture, seed, and (where given) tasks."""
+        metric = self.train.metric
+        tasks = tuple(tasks) or self.data.tasks
+        return replace(
+            self,
+            data=replace(self.data, tasks=tasks),
+            model=replace(self.model, architecture=architecture),
+            train=replace(self.train, seed=seed, metric=metric if metric in tasks or not tasks else "mean"),
+        )
+
+    def table(self, *, run: bool) -> dict[str, Any]:
+        """As it is saved; of a `run`, only what that run used."""
+        architectures = [self.model.architecture] if run else list(self.options)
+        methods = [self.balance.method] if run else list(self.balancers)
+        table = {
+            "data": config.to_table(self.data),
+            "model": config.to_table(self.model)
+            | {name: config.to_table(self.options[name]) for name in architectures},
+            "balance": config.to_table(self.balance)
+            | {name: config.to_table(self.balancers[name]) for name in methods},
+            "train": config.to_table(self.train),
+        }
+        return table if run else table | {"compare": config.to_table(self.compare)}
+
+
+def load_settings(path: Path, overrides: Iterable[str] = ()) -> Settings:
+    """Read an experiment file and apply `--set` overrides; relative paths start from the file's directory.
+
+    Raises:
+        ConfigError: an unknown section, key or name, or a value out of bounds.
+    """
+    return parse_settings(config.override(config.read_toml(path), overrides), path.resolve().parent)
+
+
+def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
+    """Check every section of an experiment table.
+
+    Raises:
+        ConfigError: see `load_settings`.
+    """
+    sections = {"data": DataConfig, "model": RankerConfig, "balance": BalanceConfig, "train": TrainConfig, "compare": CompareConfig}
+    for name, section in table.items():
+        if name not in sections or not isinstance(section, Mapping):
+            raise ConfigError("a config has sections", received=f"[{name}]", mend=config.nearest(name, sections))
+    if "data" not in table:
+        raise ConfigError("a config must have the section [data]", received="none", mend="give data.schema and data.train")
+    parts = {name: dict(table.get(name, {})) for name in sections}
+    options = {
+        name: config.build(entry.config, parts["model"].pop(name, {}), f"model.{name}") for name, entry in ARCHITECTURES.items()
+    }
+    balancers = {
+        name: config.build(entry.config, parts["balance"].pop(name, {}), f"balance.{name}") for name, entry in BALANCERS.items()
+    }
+    settings = Settings(
+        config.build(DataConfig, parts["data"], "data"),
+        config.build(RankerConfig, parts["model"], "model"),
+        config.build(BalanceConfig, parts["balance"], "balance"),
+        config.build(TrainConfig, parts["train"], "train"),
+        config.build(CompareConfig, parts["compare"], "compare"),
+        base,
+        options,
+        balancers,
+    )
+    for where, name, known in (
+        ("model.architecture", settings.model.architecture, ARCHITECTURES),
+        *(("compare.architectures", name, ARCHITECTURES) for name in settings.compare.architectures),
+        ("balance.method", settings.balance.method, BALANCERS),
+    ):
+        if name not in known:
+            raise ConfigError(f"{where} must be known", received=name, mend=config.nearest(name, known))
+    if "single_task" in settings.compare.architectures:
+        raise ConfigError(
+            "compare.architectures are multi-task models; single-task ones are always trained beside them",
+            received="single_task",
+            mend="remove it",
+        )
+    return settings

@@ -1,0 +1,314 @@
+"""The seesaw study: architectures × seeds beside single-task models and LightGBM, each trained in a process of its own.
+
+    OUT/encoders, OUT/encoded     shared by all runs
+    OUT/runs/<name>/              one run directory a training, with predictions.npy and result.json when it is done
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from polyrank.data.encoders import Encoders
+from polyrank.data.loader import Loader
+from polyrank.data.schema import Schema, load_schema, save_schema
+from polyrank.data.store import EncodedData
+from polyrank.errors import RunError
+from polyrank.evaluation.boosting import boost
+from polyrank.evaluation.gates import gate_utilisation
+from polyrank.evaluation.predict import PRIMARY, task_metrics, with_truth
+from polyrank.evaluation.seesaw import Difference, Sweep, differences, sweep
+from polyrank.files import read_json, write_json, writing
+from polyrank.metrics.calibration import calibration_curve
+from polyrank.progress import Progress
+from polyrank.runs import EVALUATION_BATCH, Prepared, begin, evaluate_part, prepare, train_run
+from polyrank.settings import Settings
+from polyrank.training.pool import Job, peak_memory, run_all
+
+_GATE_BATCHES = 25
+
+
+@dataclass(frozen=True)
+class Training:
+    """One trained model of the study: `model` is an architecture's name, "single_task" or "lightgbm"."""
+
+    model: str
+    seed: int
+    task: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its directory."""
+        return "-".join(part for part in (self.model, self.task, f"seed{self.seed}") if part)
+
+
+def plan(settings: Settings, tasks: Sequence[str]) -> list[Training]:
+    """Every training of the study: references first, then each architecture with each seed."""
+    compare = settings.compare
+    singles = [Training("single_task", seed, task) for seed in compare.seeds for task in tasks]
+    boosted = [Training("lightgbm", compare.seeds[0], task) for task in tasks if compare.lightgbm]
+    return [*boosted, *singles, *(Training(name, seed) for name in compare.architectures for seed in compare.seeds)]
+
+
+def run_study(settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool) -> dict[str, Any]:
+    """Train what is not yet trained, judge all on test data, and give the study as `seesaw.json` holds it.
+
+    Raises:
+        RunError: `out` holds a study and `resume` was not asked for, or it was made with another config.
+        PolyrankError: whatever stopped one of the runs; finished runs are kept.
+    """
+    stamp = out / "study.json"
+    table = json.loads(json.dumps(settings.table(run=False)))
+    if stamp.exists():
+        if not resume:
+            raise RunError(
+                "a new study needs a directory of its own",
+                received=f"{out} holds one",
+                mend="name another --out, or go on with it by --resume",
+            )
+        if read_json(stamp) != table:
+            raise RunError(
+                "a resumed study must have the config it began with",
+                received=f"{out} was made with another",
+                mend="undo the change, or name another --out",
+            )
+    prepared = prepare(settings, out, progress, test=True)
+    write_json(stamp, table)
+    save_schema(prepared.schema, out / "schema.toml")
+    tasks = settings.data.tasks or prepared.schema.task_names
+    trainings = plan(settings, tasks)
+    cores = os.cpu_count() or 1
+    workers = min(settings.compare.jobs or cores, len(trainings))
+    threads = max(1, cores // workers)
+    waiting = [t for t in trainings if not (out / "runs" / t.name / "result.json").exists()]
+    if len(waiting) < len(trainings):
+        progress.say(f"{len(trainings) - len(waiting)} of {len(trainings)} runs are already there")
+    jobs = [Job(t.name, _one, (t, settings, out, threads)) for t in waiting]
+    run_all(jobs, workers, progress)
+    return _Judge(settings, prepared, out, tasks).study(title, command)
+
+
+def _one(training: Training, settings: Settings, out: Path, threads: int, progress: Progress) -> None:
+    """One training from beginning to end; in a process of its own."""
+    torch.set_num_threads(threads)
+    schema = load_schema(out / "schema.toml")
+    encoders = Encoders.load(out / "encoders", schema)
+    parts = {part: EncodedData.open(out / "encoded" / part) for part in ("train", "valid", "test")}
+    prepared = Prepared(schema, encoders, parts)
+    directory = out / "runs" / training.name
+    work = _boosted if training.model == "lightgbm" else _trained
+    predictions, result = work(training, settings, prepared, directory, threads, progress)
+    result["cost"]["peak_memory_bytes"] = peak_memory()
+    with writing(directory / "predictions.npy") as temporary, temporary.open("wb") as stream:
+        np.save(stream, predictions)
+    write_json(directory / "result.json", result)
+
+
+def _boosted(
+    training: Training, settings: Settings, prepared: Prepared, directory: Path, threads: int, progress: Progress
+) -> tuple[np.ndarray, dict[str, Any]]:
+    parts = prepared.parts
+    with progress.bar("boosting", None):
+        boosted = boost(
+            prepared.schema,
+            prepared.encoders.layout,
+            training.task,
+            parts["train"],
+            parts["valid"],
+            parts["test"],
+            rows=settings.compare.lightgbm_rows,
+            threads=threads,
+            seed=training.seed,
+        )
+    cost = {"train_seconds": boosted.seconds, "model_bytes": boosted.model_bytes, "trees": boosted.trees}
+    return boosted.predictions[:, None], {"format": 1, "gates": [], "cost": cost}
+
+
+def _trained(
+    training: Training, settings: Settings, prepared: Prepared, directory: Path, threads: int, progress: Progress
+) -> tuple[np.ndarray, dict[str, Any]]:
+    mine = settings.with_model(training.model, training.seed, (training.task,) if training.task else ())
+    begin(directory, mine, prepared.schema, resume=True)
+    ranker, result = train_run(prepared, mine, directory, progress, resume=True)
+    table, document = evaluate_part(ranker, prepared, mine, "test", progress)
+    write_json(directory / "metrics.json", document)
+    loader = Loader(prepared.schema, prepared.parts["test"], EVALUATION_BATCH, tasks=mine.data.tasks)
+    names = [task.name for task in table.tasks]
+    cost = {
+        "parameters": ranker.parameter_count(),
+        "train_seconds": result.seconds,
+        "model_bytes": (directory / "checkpoints/best.safetensors").stat().st_size,
+        "rows_per_second": result.rows / max(result.seconds, 1e-9),
+    }
+    gates = gate_utilisation(ranker, islice(loader.in_order(), _GATE_BATCHES), names)
+    return table.predictions, {"format": 1, "gates": gates, "cost": cost}
+
+
+class _Judge:
+    """Reads the finished runs of a study and compares them."""
+
+    def __init__(self, settings: Settings, prepared: Prepared, out: Path, tasks: Sequence[str]) -> None:
+        self.settings, self.compare, self.prepared, self.out = settings, settings.compare, prepared, out
+        schema, self.test = prepared.schema, prepared.parts["test"]
+        self.tasks = [schema.tasks[schema.task_names.index(name)] for name in tasks]
+        labels = np.asarray(self.test.labels)
+        self.truth = with_truth(schema, self.tasks, np.zeros((len(labels), 0)), labels, np.asarray(self.test.groups))
+
+    def study(self, title: str, command: str) -> dict[str, Any]:
+        """The whole of `seesaw.json`, but for when it was made."""
+        compare, parts = self.compare, self.prepared.parts
+        models = [self._model(name) for name in compare.architectures]
+        references: dict[str, dict[str, Any]] = {"single_task": {}} | ({"lightgbm": {}} if compare.lightgbm else {})
+        for index, task in enumerate(self.tasks):
+            found = {name: self._predictions(name, index) for name in (*compare.architectures, *references)}
+            where = self.truth.where[:, index]
+            labels = self.truth.labels[where, index]
+            groups = None if self.truth.groups is None else self.truth.groups[where]
+            sweeps = {name: [sweep(task.kind, p[where], labels) for p in each] for name, each in found.items()}
+            deltas = differences(
+                {name: sweeps[name] for name in compare.architectures},
+                {name: sweeps[name] for name in references},
+                groups,
+                len(labels),
+                replicates=compare.replicates,
+                level=compare.level,
+            )
+            for name in references:
+                references[name][task.name] = self._measured(index, found[name], sweeps[name])
+            for model in models:
+                each, own = found[model["name"]], sweeps[model["name"]]
+                delta = {name: _delta(value) for name, value in deltas[model["name"]].items()}
+                model["tasks"][task.name] = self._measured(index, each, own) | {"delta": delta}
+                if task.kind == "binary":
+                    curve = calibration_curve(each[0][where], labels)
+                    model["calibration"][task.name] = {k: v.tolist() for k, v in vars(curve).items()}
+        return {
+            "format": 1,
+            "title": title,
+            "command": command,
+            "rows": {name: parts[name].rows for name in ("train", "valid", "test")},
+            "seeds": list(compare.seeds),
+            "level": compare.level,
+            "notes": self._notes(),
+            "tasks": [self._task(index) for index in range(len(self.tasks))],
+            "references": references,
+            "models": models,
+            "costs": {name: self._reference_cost(name) for name in references},
+            "config": json.loads(json.dumps(self.settings.table(run=False))),
+        }
+
+    def _task(self, index: int) -> dict[str, Any]:
+        task = self.tasks[index]
+        labels = self.truth.labels[self.truth.where[:, index], index]
+        binary = task.kind == "binary"
+        return {
+            "name": task.name,
+            "kind": task.kind,
+            "metric": PRIMARY[task.kind],
+            "rows": len(labels),
+            "positives": int(labels.sum()) if binary else None,
+            "given": task.given or None,
+            "base_rate": float(labels.mean()) if binary and len(labels) else None,
+        }
+
+    def _model(self, name: str) -> dict[str, Any]:
+        """What does not depend on a task: gates, curves, cost (means over seeds)."""
+        results = [read_json(path / "result.json") for path in self._directories(name)]
+        costs = [result["cost"] for result in results]
+        cost = {key: float(np.mean([c[key] for c in costs])) for key in costs[0]}
+        for key in ("parameters", "peak_memory_bytes", "model_bytes"):
+            cost[key] = round(cost[key])
+        curves = [self._curve(seed, d) for seed, d in zip(self.compare.seeds, self._directories(name), strict=True)]
+        # Of the first seed: experts have no identity across seeds, a mean would blur every preference.
+        gates = results[0]["gates"]
+        return {"name": name, "tasks": {}, "gates": gates, "calibration": {}, "curves": curves, "cost": cost}
+
+    def _curve(self, seed: int, directory: Path) -> dict[str, Any]:
+        lines = [json.loads(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+        def column(part: str) -> dict[str, list[Any]]:
+            return {task.name: [line[part][task.name] for line in lines] for task in self.tasks}
+
+        rows = [line["rows"] for line in lines]
+        return {"seed": seed, "rows": rows, "train_loss": column("train_loss"), "valid": column("valid")}
+
+    def _directories(self, name: str, task: str = "") -> Iterator[Path]:
+        seeds = self.compare.seeds[:1] if name == "lightgbm" else self.compare.seeds
+        return (self.out / "runs" / Training(name, seed, task).name for seed in seeds)
+
+    def _predictions(self, name: str, index: int) -> list[np.ndarray]:
+        """A task's predictions `[N]` for every test row, one array a seed."""
+        alone = name in ("single_task", "lightgbm")
+        directories = self._directories(name, self.tasks[index].name if alone else "")
+        return [np.load(d / "predictions.npy", mmap_mode="r")[:, 0 if alone else index] for d in directories]
+
+    def _measured(self, index: int, each: Sequence[np.ndarray], sweeps: Sequence[Sweep]) -> dict[str, Any]:
+        """The primary metric by seed, and the mean of all metrics over seeds."""
+        per_seed = [s.value() for s in sweeps]
+        found = []
+        for predictions in each:
+            table = with_truth(
+                self.prepared.schema,
+                [self.tasks[index]],
+                np.asarray(predictions)[:, None],
+                np.asarray(self.test.labels),
+                np.asarray(self.test.groups),
+            )
+            found.append(task_metrics(table, replicates=0)[self.tasks[index].name])
+        means = {
+            key: None if any(f[key] is None for f in found) else float(np.mean([f[key] for f in found]))
+            for key, value in found[0].items()
+            if not isinstance(value, list)
+        }
+        return {
+            "mean": _finite(np.mean(per_seed)),
+            "std": _finite(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else None,
+            "per_seed": [_finite(value) for value in per_seed],
+            "metrics": means,
+        }
+
+    def _reference_cost(self, name: str) -> dict[str, Any]:
+        """Summed over the tasks' models, means over seeds; memory is the largest: they run one after another."""
+        by_task = [
+            [read_json(d / "result.json")["cost"] for d in self._directories(name, task.name)] for task in self.tasks
+        ]
+
+        def over_tasks(key: str, combine: Callable[[list[float]], float]) -> float:
+            return combine([float(np.mean([cost[key] for cost in costs])) for costs in by_task])
+
+        keys = [key for key in by_task[0][0] if key != "rows_per_second"]
+        total = {key: over_tasks(key, max if key == "peak_memory_bytes" else sum) for key in keys}
+        return {key: value if key == "train_seconds" else round(value) for key, value in total.items()}
+
+    def _notes(self) -> list[str]:
+        compare = self.compare
+        notes = []
+        if len(compare.seeds) == 1:
+            notes.append("One seed only: intervals leave out the randomness of training and are too narrow.")
+        elif len(compare.seeds) < 5:
+            notes.append(f"{len(compare.seeds)} seeds: the randomness of training is known roughly; 5 or more are better.")
+        if compare.lightgbm:
+            notes.append("LightGBM is trained once a task; its own randomness is not in the intervals.")
+        if compare.lightgbm and self.prepared.parts["train"].rows > compare.lightgbm_rows:
+            notes.append(f"LightGBM was trained on {compare.lightgbm_rows:,} random rows, the models on all.")
+        comparisons = len(compare.architectures) * len(self.tasks)
+        if comparisons > 1:
+            notes.append(
+                f"Each interval covers {compare.level:.0%} by itself; of {comparisons} verdicts against single-task models, "
+                f"about {comparisons * (1 - compare.level):.1f} would be gain or loss by chance alone."
+            )
+        return notes
+
+
+def _delta(value: Difference) -> dict[str, Any]:
+    return asdict(value) | {"mean": _finite(value.mean), "low": _finite(value.low), "high": _finite(value.high)}
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

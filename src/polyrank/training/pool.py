@@ -1,0 +1,148 @@
+"""Independent pieces of work in processes of their own: side by side, each with its progress and its own peak memory."""
+
+import multiprocessing
+import resource
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from polyrank.errors import Interrupted, PolyrankError, RunFailed
+from polyrank.progress import Bar, Progress, Sent
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece: `work(*arguments, progress)` at the top level of a module, and the label its bars get."""
+
+    label: str
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def run_all(jobs: Sequence[Job], workers: int, progress: Progress) -> list[Any]:
+    """Run every job in a fresh process, at most `workers` at a time; what they return, in the jobs' order.
+
+    A fresh process gives memory back when it ends and makes its peak memory its own.
+
+    Raises:
+        PolyrankError: the first job's error, once all running jobs have ended.
+        Interrupted: ctrl-C; the jobs were told to save and end.
+    """
+    results: dict[int, Any] = {}
+    running: dict[Connection, _Running] = {}
+    waiting = list(enumerate(jobs))
+    failure: PolyrankError | None = None
+    with progress.bar("all runs", len(jobs)) as whole:
+        try:
+            while running or (waiting and failure is None):
+                while waiting and len(running) < workers and failure is None:
+                    index, job = waiting.pop(0)
+                    started = _Running(index, job)
+                    running[started.connection] = started
+                for connection in wait(list(running)):
+                    assert isinstance(connection, Connection)
+                    done = running[connection].read(progress)
+                    if done is None:
+                        continue
+                    del running[connection]
+                    if isinstance(done.error, PolyrankError):
+                        failure = failure or done.error
+                    else:
+                        results[done.index] = done.value
+                        whole.advance(1)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "the study was interrupted", mend="finished runs are kept: the same command with --resume goes on from there"
+            ) from None
+        finally:
+            for one in running.values():
+                one.stop()
+    if failure is not None:
+        raise failure
+    return [results[index] for index in range(len(jobs))]
+
+
+def peak_memory() -> int:
+    """The largest resident size this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: that starts from the parent's size at the moment of the fork.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(frozen=True)
+class _Done:
+    index: int
+    value: Any
+    error: PolyrankError | None
+
+
+class _Running:
+    """A job's process and what it has open."""
+
+    def __init__(self, index: int, job: Job) -> None:
+        self.index, self.job = index, job
+        self.connection, theirs = _CONTEXT.Pipe(duplex=False)
+        self.process: SpawnProcess = _CONTEXT.Process(target=_child, args=(theirs, job.work, job.arguments))
+        self.process.start()
+        theirs.close()
+        self.bars = ExitStack()
+        self.bar: Bar | None = None
+
+    def read(self, progress: Progress) -> _Done | None:
+        """Take one message; what the job came to, if it has ended."""
+        try:
+            kind, *rest = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            error = RunFailed(f"{self.job.label} ended without a result", received=f"exit code {code}", mend="is memory full?")
+            return self._end(None, error)
+        if kind == "result":
+            return self._end(rest[0], None)
+        if kind == "error":
+            return self._end(None, rest[0])
+        if kind == "open":
+            self.bar = self.bars.enter_context(progress.bar(f"{self.job.label}: {rest[0]}", rest[1]))
+        elif kind == "advance" and self.bar is not None:
+            self.bar.advance(*rest)
+        elif kind == "close":
+            self.bars.close()
+        elif kind == "say":
+            progress.say(f"{self.job.label}: {rest[0]}")
+        return None
+
+    def stop(self) -> None:
+        """Ask the process to save and end, and wait for it."""
+        self.process.terminate()
+        self.process.join(timeout=60)
+        self.process.kill()
+        self._end(None, None)
+
+    def _end(self, value: Any, error: PolyrankError | None) -> _Done:
+        self.bars.close()
+        self.process.join()
+        self.connection.close()
+        return _Done(self.index, value, error)
+
+
+def _child(connection: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """The process's whole life: work, send what it came to."""
+    try:
+        connection.send(("result", work(*arguments, Sent(connection.send))))
+    except PolyrankError as error:
+        connection.send(("error", error))
+    except KeyboardInterrupt:
+        connection.send(("error", Interrupted("the run was interrupted")))
+    except Exception as error:  # noqa: BLE001  # whatever it was, the parent must hear of it
+        connection.send(("error", RunFailed(f"{type(error).__name__}: {error}", received=traceback.format_exc())))

@@ -1,0 +1,146 @@
+"""Small feedback logs with every trap in them, for all tests.
+
+Fixtures hand out functions, because test modules cannot import one another (`--import-mode=importlib`).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import settings
+
+from polyrank.data.encoders import Encoders
+from polyrank.data.readers import Source, open_source, table_source
+from polyrank.data.schema import Feature, Schema, Task
+
+# The same examples in every run, and no time limit for one on a busy machine.
+settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+settings.load_profile("tests")
+
+# Ids that float32 merges (2**24 and 2**24 + 1), that int32 cannot hold, and that float64 merges (2**53 and 2**53 + 1).
+VIDEO_IDS = np.array([7, 2**24, 2**24 + 1, 2**31 + 5, 2**31 + 6, 2**53, 2**53 + 1, 2**63 - 1], np.int64)
+
+
+def _table(rows: int = 200, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    click = rng.random(rows) < 0.5
+    click[:2] = [True, False]
+    like = click & (rng.random(rows) < 0.4)
+    like[0] = True
+    category = [None if i % 9 == 4 else f"c{v}" for i, v in enumerate(rng.integers(0, 5, rows))]
+    number = rng.normal(size=rows) * 100
+    number[rng.random(rows) < 0.1] = np.nan
+    number[rng.random(rows) < 0.05] = np.inf
+    price = pa.array(number, mask=rng.random(rows) < 0.1)
+    tags = [None if i % 11 == 3 else [" a , b", "", "b,,c", "a"][i % 4] for i in range(rows)]
+    lengths = rng.integers(0, 7, rows).tolist()
+    history = [None if i % 7 == 2 else rng.choice(VIDEO_IDS, size=n).tolist() for i, n in enumerate(lengths)]
+    return pa.table(
+        {
+            "user_id": rng.integers(0, max(2, rows // 8), rows),
+            "video_id": rng.choice(VIDEO_IDS, rows),
+            "category": pa.array(category, pa.string()),
+            "price": price,
+            "tags": pa.array(tags, pa.string()),
+            "history": pa.array(history, pa.list_(pa.int64())),
+            "is_click": click.astype(np.int8),
+            "is_like": pa.array(like.astype(np.int8), mask=~click),
+            "play_time": np.where(click, rng.exponential(10_000, rows).round(), 0.0),
+            "time_ms": np.arange(rows, dtype=np.int64) + 1_700_000_000_000,
+        }
+    )
+
+
+def _schema() -> Schema:
+    return Schema(
+        features=(
+            Feature("user_id", "id"),
+            Feature("video_id", "id"),
+            Feature("category", "category"),
+            Feature("price", "number", bins=8),
+            Feature("tags", "tags", max_length=3),
+            Feature("history", "sequence", shares="video_id", max_length=4),
+        ),
+        tasks=(
+            Task("click", "binary", column="is_click"),
+            Task("like", "binary", column="is_like", given="click"),
+            Task("watch", "regression", column="play_time", given="click"),
+        ),
+        group="user_id",
+        time="time_ms",
+    )
+
+
+@pytest.fixture(scope="session")
+def feedback_table() -> Callable[..., pa.Table]:
+    """`feedback_table(rows=200, seed=0)`: a log with nulls, NaN, infinities, blank tags and large ids."""
+    return _table
+
+
+@pytest.fixture(scope="session")
+def feedback_schema() -> Callable[[], Schema]:
+    """`feedback_schema()`: six features, and click → like, click → watch."""
+    return _schema
+
+
+@pytest.fixture(scope="session")
+def in_memory() -> Callable[..., Source]:
+    """`in_memory(table, fingerprint="")`: a source over a table, or over a dict of columns."""
+
+    def source(table: pa.Table | dict[str, object], fingerprint: str = "") -> Source:
+        return table_source("the table", pa.table(table) if isinstance(table, dict) else table, fingerprint)
+
+    return source
+
+
+@pytest.fixture(scope="session")
+def write_table() -> Callable[[pa.Table, Path], Path]:
+    """`write_table(table, path)`: in the format that the suffix names; makes the directory; gives the path back."""
+
+    def write(table: pa.Table, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".csv":
+            pyarrow.csv.write_csv(table, path)
+        elif path.suffix == ".parquet":
+            pq.write_table(table, path)
+        else:
+            pyarrow.feather.write_feather(table, str(path))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def feedback_log(tmp_path: Path, write_table: Callable[[pa.Table, Path], Path]) -> Callable[..., Path]:
+    """`feedback_log(rows=200, seed=0, name="log.parquet")`: the same log as a file."""
+
+    def log(rows: int = 200, seed: int = 0, name: str = "log.parquet") -> Path:
+        return write_table(_table(rows, seed), tmp_path / name)
+
+    return log
+
+
+@pytest.fixture(scope="session")
+def fitted(in_memory: Callable[..., Source]) -> Callable[..., tuple[Encoders, Source]]:
+    """`fitted(rows=200, seed=0)`: encoders fitted on the log, and the log as a source."""
+
+    def fit(rows: int = 200, seed: int = 0) -> tuple[Encoders, Source]:
+        source = in_memory(_table(rows, seed), f"{rows}-{seed}")
+        return Encoders.fit(_schema(), source), source
+
+    return fit
+
+
+@pytest.fixture
+def feedback_source(feedback_log: Callable[..., Path]) -> Callable[..., Source]:
+    """`feedback_source(rows=200, seed=0, name=…)`: the same log, opened from a file."""
+
+    def source(rows: int = 200, seed: int = 0, name: str = "log.parquet") -> Source:
+        return open_source(feedback_log(rows, seed, name))
+
+    return source

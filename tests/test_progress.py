@@ -1,0 +1,68 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from polyrank.progress import Event, Sent, Silent, Terminal
+
+
+def test_a_file_gets_plain_lines() -> None:
+    out = io.StringIO()
+    terminal = Terminal(Console(file=out, width=40))
+
+    with terminal.bar("fitting", 10) as outer:
+        outer.advance(5, "loss 0.1")
+        with terminal.bar("logs/day[1].parquet", None) as inner:
+            inner.advance(1)
+        terminal.say("warning: [x] leaks into a very long line that stays one line")
+
+    assert out.getvalue().splitlines() == [
+        "fitting",
+        "logs/day[1].parquet",
+        "warning: [x] leaks into a very long line that stays one line",
+    ]
+
+
+def test_a_terminal_shows_bars_and_clears_them() -> None:
+    out = io.StringIO()
+    terminal = Terminal(Console(file=out, width=100, force_terminal=True))
+
+    for label in ("first", "day[1].csv"):  # a terminal can be used again after its bars have closed
+        with terminal.bar(label, 10) as bar:
+            bar.advance(4, "loss [0.1]")
+            with terminal.bar("inner", None) as inner:
+                inner.advance(1)
+    assert all(text in out.getvalue() for text in ("first", "day[1].csv", "inner", "loss [0.1]", "40%"))
+    with pytest.raises(KeyError), terminal.bar("broken", 10):
+        raise KeyError
+    assert terminal._bars.tasks == []
+    assert not terminal._bars.live.is_started
+
+
+def test_sent_events_are_plain_and_in_order() -> None:
+    events: list[Event] = []
+    sent = Sent(events.append)
+
+    with sent.bar("train", 8) as bar:
+        bar.advance(3, "auc 0.7")
+        sent.say("line")
+
+    assert events == [("open", "train", 8), ("advance", 3, "auc 0.7"), ("say", "line"), ("close",)]
+    assert all(type(part) in (str, int) for event in events for part in event)
+
+
+def test_sent_bar_closes_when_the_work_fails() -> None:
+    events: list[Event] = []
+
+    with pytest.raises(ValueError, match="work"), Sent(events.append).bar("train", None):
+        raise ValueError("work")
+
+    assert events == [("open", "train", None), ("close",)]
+
+
+def test_silent_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Silent().bar("train", 1) as bar:
+        bar.advance(1, "x")
+    Silent().say("line")
+
+    assert capsys.readouterr() == ("", "")
