@@ -1,0 +1,88 @@
+"""The reference is a loop over groups with torch's own linear layer."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from polyrank.nn.layers import StackedLinear, StackedMLP
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+class TestStackedLinear:
+    def test_by_hand(self):
+        layer = StackedLinear(2, 2, 1)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([[[1.0], [2.0]], [[-1.0], [0.5]]]))
+            layer.bias.copy_(torch.tensor([[[10.0]], [[20.0]]]))
+        x = torch.tensor([[[3.0, 4.0]], [[5.0, 6.0]]])
+        # 3·1 + 4·2 + 10 and −5 + 6·½ + 20
+        assert layer(x).tolist() == [[[21.0]], [[18.0]]]
+
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_agrees_with_a_loop_over_groups(self, bias):
+        layer = StackedLinear(3, 4, 5, bias=bias)
+        if bias:
+            layer.bias.data.normal_()
+        x = torch.randn(3, 7, 4)
+        expected = [
+            functional.linear(x[g], layer.weight[g].t(), layer.bias[g, 0] if bias else None) for g in range(3)
+        ]
+        torch.testing.assert_close(layer(x), torch.stack(expected))
+        assert (layer.bias is not None) == bias
+
+    @pytest.mark.parametrize("groups", [1, 40])
+    def test_every_group_starts_with_the_fan_in_of_one_layer(self, groups):
+        weight = StackedLinear(groups, 64, 64).weight
+        assert weight.abs().max() <= math.sqrt(6 / 64)
+        # He: variance 2 / D, whatever the number of groups.
+        assert weight.var().item() == pytest.approx(2 / 64, rel=0.1)
+
+    def test_groups_start_differently_and_biases_at_zero(self):
+        layer = StackedLinear(2, 8, 8)
+        assert not torch.equal(layer.weight[0], layer.weight[1])
+        assert not layer.bias.any()
+
+    def test_a_group_hears_of_its_own_output_only(self):
+        layer = StackedLinear(3, 4, 2)
+        layer(torch.randn(3, 5, 4))[1].sum().backward()
+        assert layer.weight.grad[1].all()
+        assert not layer.weight.grad[[0, 2]].any()
+        assert not layer.bias.grad[[0, 2]].any()
+
+
+class TestStackedMLP:
+    @pytest.mark.parametrize("widths", [(5,), (5, 3), (6, 2, 4)])
+    def test_agrees_with_a_loop_over_groups_and_layers(self, widths):
+        network = StackedMLP(3, 4, widths)
+        x = torch.randn(3, 7, 4)
+        for group in range(3):
+            hidden = x[group]
+            for layer in network.layers:
+                hidden = functional.relu(hidden @ layer.weight[group] + layer.bias[group])
+            torch.testing.assert_close(network(x)[group], hidden)
+        assert network.out_width == widths[-1]
+
+    def test_without_layers_it_is_the_identity(self):
+        network = StackedMLP(2, 4, (), dropout=0.5)
+        x = torch.randn(2, 3, 4)
+        assert torch.equal(network(x), x)
+        assert network.out_width == 4
+
+    def test_the_last_layer_is_activated_too(self):
+        assert StackedMLP(2, 4, (5, 50))(torch.randn(2, 20, 4)).min() == 0
+
+    def test_dropout_scales_what_is_left_and_sleeps_in_evaluation(self):
+        network = StackedMLP(1, 4, (1000,), dropout=0.25)
+        x = torch.randn(1, 8, 4)
+        trained = network(x)
+        whole = network.eval()(x)
+        kept = trained != 0
+        torch.testing.assert_close(trained[kept], whole[kept] / 0.75)
+        assert kept[whole > 0].float().mean().item() == pytest.approx(0.75, abs=0.03)
+        assert torch.equal(network(x), whole)
