@@ -2,7 +2,7 @@
 
     python benchmarks/make_builtin_census.py DIRECTORY
 
-DIRECTORY holds train.parquet and test.parquet with the 42 columns of the UCI Census-Income (KDD) data, strings stripped.
+DIRECTORY holds train.parquet and test.parquet with the 42 columns of the UCI Census-Income (KDD) data.
 """
 
 import sys

@@ -8,25 +8,40 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
-from polyrank.errors import PolyrankError
+from polyrank.errors import Interrupted, PolyrankError
 from polyrank.progress import Terminal
 
+
+class _Commands(TyperGroup):
+    """Turns ctrl-C into an error of ours before Typer sees it: what that makes of it differs between versions."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("the command was interrupted", mend="nothing half-written was left behind") from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="""Multi-task recommendation ranking: train the tasks together, and see who paid for whose gain.
 
-    Start with [bold]polyrank demo[/]: it compares shared models with single-task ones on built-in data and ends with a report.
-    With your own logs: [bold]polyrank data infer LOG.parquet --out schema.toml[/], edit the schema, write a config of a few
-    lines, then [bold]polyrank compare CONFIG --out DIR[/].""",
+    Start with [bold]polyrank demo[/]: it compares shared models with single-task ones on built-in data and ends with a
+    report. With your own logs: [bold]polyrank data infer LOG.parquet --out schema.toml[/], edit the schema, write a
+    config of a few lines, then [bold]polyrank compare CONFIG --out DIR[/].""",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data: propose a schema, draw a profile.")
 app.add_typer(data_app, name="data")
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="An experiment file (TOML): \\[data], \\[model], \\[train] …")]
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="An experiment file (TOML): \\[data], \\[model], \\[train] …")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. --set train.seed=3. May be repeated."),
@@ -119,14 +134,18 @@ def infer(
     if out is None:
         sys.stdout.write(text)
     else:
-        out_console.print(f"schema: {out}\nRead it, correct it, then: polyrank data profile {data} --schema {out}", soft_wrap=True)
+        out_console.print(
+            f"schema: {out}\nRead it, correct it, then: polyrank data profile {data} --schema {out}", soft_wrap=True
+        )
 
 
 @data_app.command()
 def profile(
     data: Data,
     schema: Annotated[str, typer.Option(help="The schema file; inferred where not given.")] = "",
-    valid: Annotated[str | None, typer.Option(help="Validation data: shows which values training has not seen.")] = None,
+    valid: Annotated[
+        str | None, typer.Option(help="Validation data: shows which values training has not seen.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("profile.html"),
 ) -> None:
     """Draw a page: label funnel, missing labels, correlations, cardinalities, unseen values, leaks."""
@@ -136,7 +155,9 @@ def profile(
     for warning in found["warnings"]:
         out_console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
     for leak in found["leaks"]:
-        out_console.print(f"[yellow]leak:[/] {leak['feature']} alone predicts {leak['task']} with AUC {leak['auc']:.4f}")
+        out_console.print(
+            f"[yellow]leak:[/] {leak['feature']} alone predicts {leak['task']} with AUC {leak['auc']:.4f}"
+        )
     out_console.print(f"profile: {out}", soft_wrap=True)
 
 
@@ -144,20 +165,12 @@ def main() -> None:
     """Run a command; a user's mistake gives one message and no traceback."""
     errors = Console(stderr=True, highlight=False)
     try:
-        app(standalone_mode=False)
+        app()
     except PolyrankError as error:
         errors.print("[bold red]error:[/] ", end="")
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("[bold red]interrupted:[/] nothing half-written was left behind")
-        sys.exit(1)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except Exception as error:  # noqa: BLE001  # the last resort: a bug of ours, or of a library's
-        if hasattr(error, "format_message"):  # click's usage errors
-            error.show()
-            sys.exit(2)
+    except Exception:  # noqa: BLE001  # the last resort: a bug of ours, or of a library's
         errors.print(traceback.format_exc(), markup=False)
         errors.print("[bold red]error:[/] this is a bug in polyrank; please report it with the lines above")
         sys.exit(1)
@@ -168,7 +181,9 @@ def _command() -> str:
 
 
 def _print_metrics(document: dict[str, Any]) -> None:
-    table = Table(title=f"{document['data']}: {document['rows']:,} rows", title_justify="left", box=None, header_style="bold")
+    table = Table(
+        title=f"{document['data']}: {document['rows']:,} rows", title_justify="left", box=None, header_style="bold"
+    )
     names = list(dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics))
     table.add_column("task")
     for name in names:
@@ -201,7 +216,9 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
     rows = [("single-task, all", study["costs"]["single_task"]), *((m["name"], m["cost"]) for m in study["models"])]
     for name, cost in rows:
         memory, size = cost["peak_memory_bytes"] / 2**20, cost["model_bytes"] / 2**20
-        costs.add_row(name, f"{cost['parameters']:,}", f"{cost['train_seconds']:.1f}", f"{memory:,.0f} MiB", f"{size:.2f} MiB")
+        costs.add_row(
+            name, f"{cost['parameters']:,}", f"{cost['train_seconds']:.1f}", f"{memory:,.0f} MiB", f"{size:.2f} MiB"
+        )
     out_console.print(costs)
     out_console.print()
     for note in study["notes"]:

@@ -1,7 +1,7 @@
 """Where data comes from: a path, or the built-in `builtin:census`.
 
-Census-Income (KDD), UCI Machine Learning Repository, CC BY 4.0: 199,523 training and 99,762 test rows of the 1994 and 1995
-surveys of the US Census Bureau. The test file is split 1:1 at random, with a fixed seed, into validation and test.
+Census-Income (KDD), UCI Machine Learning Repository, CC BY 4.0: 199,523 training and 99,762 test rows of the 1994 and
+1995 surveys of the US Census Bureau. The test file is split 1:1 at random, with a fixed seed, into validation and test.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _SCHEMAS = ("paper", "full")
 
 
 def open_data(place: str, base: Path) -> Source:
-    """Open `builtin:census`, `builtin:census/valid`, `builtin:census/test`, or what lies at a path (relative to `base`).
+    """Open `builtin:census`, its parts `builtin:census/valid` and `/test`, or what lies at a path (relative to `base`).
 
     Raises:
         ConfigError: a built-in name that is not known.
@@ -58,7 +58,9 @@ def _builtin(place: str, known: tuple[str, ...], default: str) -> str:
     names = [f"census/{part}" for part in known]
     if name != "census" or (part or default) not in known:
         raise ConfigError(
-            "built-in data goes by its name", received=place, mend=nearest(place.removeprefix(PREFIX), ["census", *names])
+            "built-in data goes by its name",
+            received=place,
+            mend=nearest(place.removeprefix(PREFIX), ["census", *names]),
         )
     return part or default
 

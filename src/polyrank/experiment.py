@@ -47,7 +47,9 @@ def infer(data: str, out: Path | None, progress: Progress | None = None) -> str:
         ConfigError: `out` exists: a schema that was edited by hand is not overwritten.
     """
     if out is not None and out.exists():
-        raise ConfigError("infer does not overwrite a schema", received=str(out), mend="name another --out, or remove it")
+        raise ConfigError(
+            "infer does not overwrite a schema", received=str(out), mend="name another --out, or remove it"
+        )
     text = infer_schema(open_data(data, HERE), progress or Silent())
     if out is not None:
         write_text(out, text)
@@ -76,8 +78,10 @@ def make_profile(
     return found
 
 
-def train(config: Path, overrides: Sequence[str], out: Path, *, resume: bool, progress: Progress | None = None) -> dict[str, Any]:
-    """Train one ranker into the run directory `out`; what its `metrics.json` holds (test data if there is any, else valid).
+def train(
+    config: Path, overrides: Sequence[str], out: Path, *, resume: bool, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train one ranker into the run directory `out`; what its `metrics.json` holds (on test data if given, else valid).
 
     Raises:
         PolyrankError: see the classes of `polyrank.errors`.
@@ -85,7 +89,9 @@ def train(config: Path, overrides: Sequence[str], out: Path, *, resume: bool, pr
     return train_settings(load_settings(config, overrides), out, resume=resume, progress=progress)
 
 
-def train_settings(settings: Settings, out: Path, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def train_settings(
+    settings: Settings, out: Path, *, resume: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """`train`, from settings instead of a file."""
     progress = progress or Silent()
     sweep(out)
@@ -120,7 +126,7 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
 
 
 def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> int:
-    """Predict every row of `data`, in input order, into `out`: a column `p_<task>` (float32) for each task; the row count.
+    """Predict every row of `data`, in input order, into `out`: `p_<task>` (float32) for each task; the row count.
 
     Streams: memory does not grow with the data. Labels are not needed, and not read.
 
@@ -163,14 +169,18 @@ def compare(
     return _compare(settings, out, progress or Silent(), title=config.stem, command=command, resume=resume)
 
 
-def demo(out: Path, overrides: Sequence[str], *, resume: bool, command: str, progress: Progress | None = None) -> dict[str, Any]:
+def demo(
+    out: Path, overrides: Sequence[str], *, resume: bool, command: str, progress: Progress | None = None
+) -> dict[str, Any]:
     """The seesaw study on the built-in Census-Income data."""
     settings = parse_settings(override(DEMO, overrides), Path.cwd())
     title = "Census-Income: will the income exceed 50K, and was the person never married?"
     return _compare(settings, out, progress or Silent(), title=title, command=command, resume=resume)
 
 
-def _compare(settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool) -> dict[str, Any]:
+def _compare(
+    settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool
+) -> dict[str, Any]:
     sweep(out)
     study = run_study(settings, out, progress, title=title, command=command, resume=resume)
     study["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

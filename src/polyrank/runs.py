@@ -1,8 +1,8 @@
 """A run: data → encoders → ranker → training → metrics, all in one directory.
 
-    RUN/config.toml        the resolved experiment         RUN/schema.toml     RUN/environment.json
-    RUN/encoders/          fitted on the training data     RUN/encoded/        the encoded matrices
-    RUN/checkpoints/       best and last                   RUN/history.jsonl   RUN/metrics.json
+RUN/config.toml        the resolved experiment         RUN/schema.toml     RUN/environment.json
+RUN/encoders/          fitted on the training data     RUN/encoded/        the encoded matrices
+RUN/checkpoints/       best and last                   RUN/history.jsonl   RUN/metrics.json
 """
 
 import datetime

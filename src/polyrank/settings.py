@@ -130,18 +130,28 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
     Raises:
         ConfigError: see `load_settings`.
     """
-    sections = {"data": DataConfig, "model": RankerConfig, "balance": BalanceConfig, "train": TrainConfig, "compare": CompareConfig}
+    sections = {
+        "data": DataConfig,
+        "model": RankerConfig,
+        "balance": BalanceConfig,
+        "train": TrainConfig,
+        "compare": CompareConfig,
+    }
     for name, section in table.items():
         if name not in sections or not isinstance(section, Mapping):
             raise ConfigError("a config has sections", received=f"[{name}]", mend=config.nearest(name, sections))
     if "data" not in table:
-        raise ConfigError("a config must have the section [data]", received="none", mend="give data.schema and data.train")
+        raise ConfigError(
+            "a config must have the section [data]", received="none", mend="give data.schema and data.train"
+        )
     parts = {name: dict(table.get(name, {})) for name in sections}
     options = {
-        name: config.build(entry.config, parts["model"].pop(name, {}), f"model.{name}") for name, entry in ARCHITECTURES.items()
+        name: config.build(entry.config, parts["model"].pop(name, {}), f"model.{name}")
+        for name, entry in ARCHITECTURES.items()
     }
     balancers = {
-        name: config.build(entry.config, parts["balance"].pop(name, {}), f"balance.{name}") for name, entry in BALANCERS.items()
+        name: config.build(entry.config, parts["balance"].pop(name, {}), f"balance.{name}")
+        for name, entry in BALANCERS.items()
     }
     settings = Settings(
         config.build(DataConfig, parts["data"], "data"),

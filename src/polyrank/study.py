@@ -1,7 +1,7 @@
 """The seesaw study: architectures × seeds beside single-task models and LightGBM, each trained in a process of its own.
 
-    OUT/encoders, OUT/encoded     shared by all runs
-    OUT/runs/<name>/              one run directory a training, with predictions.npy and result.json when it is done
+OUT/encoders, OUT/encoded     shared by all runs
+OUT/runs/<name>/              one run directory a training, with predictions.npy and result.json when it is done
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 
 from polyrank.data.encoders import Encoders
 from polyrank.data.loader import Loader
-from polyrank.data.schema import Schema, load_schema, save_schema
+from polyrank.data.schema import load_schema, save_schema
 from polyrank.data.store import EncodedData
 from polyrank.errors import RunError
 from polyrank.evaluation.boosting import boost
@@ -56,30 +56,29 @@ def plan(settings: Settings, tasks: Sequence[str]) -> list[Training]:
     return [*boosted, *singles, *(Training(name, seed) for name in compare.architectures for seed in compare.seeds)]
 
 
-def run_study(settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool) -> dict[str, Any]:
+def run_study(
+    settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool
+) -> dict[str, Any]:
     """Train what is not yet trained, judge all on test data, and give the study as `seesaw.json` holds it.
 
     Raises:
-        RunError: `out` holds a study and `resume` was not asked for, or it was made with another config.
+        RunError: `out` holds a study and `resume` was not asked for, or it was made with another config or other data.
         PolyrankError: whatever stopped one of the runs; finished runs are kept.
     """
     stamp = out / "study.json"
     table = json.loads(json.dumps(settings.table(run=False)))
-    if stamp.exists():
-        if not resume:
-            raise RunError(
-                "a new study needs a directory of its own",
-                received=f"{out} holds one",
-                mend="name another --out, or go on with it by --resume",
-            )
-        if read_json(stamp) != table:
-            raise RunError(
-                "a resumed study must have the config it began with",
-                received=f"{out} was made with another",
-                mend="undo the change, or name another --out",
-            )
+    before = read_json(stamp) if stamp.exists() else None
+    if before is not None and not resume:
+        raise RunError(
+            "a new study needs a directory of its own",
+            received=f"{out} holds one",
+            mend="name another --out, or go on with it by --resume",
+        )
+    _check_same("config", before, table, out)
     prepared = prepare(settings, out, progress, test=True)
-    write_json(stamp, table)
+    data = {part: read_json(out / "encoded" / part / "manifest.json")["checksums"] for part in prepared.parts}
+    _check_same("data", before, data, out)
+    write_json(stamp, {"format": 1, "config": table, "data": data})
     save_schema(prepared.schema, out / "schema.toml")
     tasks = settings.data.tasks or prepared.schema.task_names
     trainings = plan(settings, tasks)
@@ -92,6 +91,19 @@ def run_study(settings: Settings, out: Path, progress: Progress, *, title: str, 
     jobs = [Job(t.name, _one, (t, settings, out, threads)) for t in waiting]
     run_all(jobs, workers, progress)
     return _Judge(settings, prepared, out, tasks).study(title, command)
+
+
+def _check_same(what: str, before: dict[str, Any] | None, now: dict[str, Any], out: Path) -> None:
+    """Refuse to go on with a study whose finished runs would not belong with the new ones."""
+    old = now if before is None else before[what]
+    if old != now:
+        sections = [s for s in now if old.get(s) != now[s]]
+        keys = [f"{s}.{k}" for s in sections for k in now[s] if old.get(s, {}).get(k) != now[s][k]]
+        raise RunError(
+            f"a resumed study must have the {what} it began with",
+            received=f"{out} differs in {', '.join(keys or sections) or 'its keys'}",
+            mend="undo the change, or name another --out",
+        )
 
 
 def _one(training: Training, settings: Settings, out: Path, threads: int, progress: Progress) -> None:
@@ -164,7 +176,9 @@ class _Judge:
         """The whole of `seesaw.json`, but for when it was made."""
         compare, parts = self.compare, self.prepared.parts
         models = [self._model(name) for name in compare.architectures]
-        references: dict[str, dict[str, Any]] = {"single_task": {}} | ({"lightgbm": {}} if compare.lightgbm else {})
+        references: dict[str, dict[str, Any]] = {"single_task": {}}
+        if compare.lightgbm:
+            references["lightgbm"] = {}
         for index, task in enumerate(self.tasks):
             found = {name: self._predictions(name, index) for name in (*compare.architectures, *references)}
             where = self.truth.where[:, index]
@@ -292,7 +306,9 @@ class _Judge:
         if len(compare.seeds) == 1:
             notes.append("One seed only: intervals leave out the randomness of training and are too narrow.")
         elif len(compare.seeds) < 5:
-            notes.append(f"{len(compare.seeds)} seeds: the randomness of training is known roughly; 5 or more are better.")
+            notes.append(
+                f"{len(compare.seeds)} seeds: the randomness of training is known roughly; 5 or more are better."
+            )
         if compare.lightgbm:
             notes.append("LightGBM is trained once a task; its own randomness is not in the intervals.")
         if compare.lightgbm and self.prepared.parts["train"].rows > compare.lightgbm_rows:
@@ -300,8 +316,8 @@ class _Judge:
         comparisons = len(compare.architectures) * len(self.tasks)
         if comparisons > 1:
             notes.append(
-                f"Each interval covers {compare.level:.0%} by itself; of {comparisons} verdicts against single-task models, "
-                f"about {comparisons * (1 - compare.level):.1f} would be gain or loss by chance alone."
+                f"Each interval covers {compare.level:.0%} by itself; of {comparisons} verdicts against single-task "
+                f"models, about {comparisons * (1 - compare.level):.1f} would be gain or loss by chance alone."
             )
         return notes
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyrank.data.columns import INTEGER, TEXT
-from polyrank.data.encoders import Buckets, Encoders, NumberScale, Vocabulary, read_labels
+from polyrank.data.encoders import Buckets, Encoders, NumberScale, Vocabulary
+from polyrank.data.labels import read_labels
 from polyrank.data.readers import Source, table_source
 from polyrank.data.schema import Feature, Schema, Task
 from polyrank.errors import DataError, RunError

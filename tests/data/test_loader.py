@@ -98,6 +98,13 @@ def test_blocks_and_windows_are_both_shuffled() -> None:
     assert np.abs(np.diff(first)).mean() > 100  # … and its rows are mixed
 
 
+def test_windows_are_not_shuffled_alike() -> None:
+    order = np.array(_rows(list(Loader(SCHEMA, _data(400), 100, block_rows=100, window_rows=100).epoch(0))))
+
+    within = {tuple((window % 100).tolist()) for window in order.reshape(4, 100)}
+    assert len(within) == 4
+
+
 def test_data_that_fits_a_window_is_shuffled_whole() -> None:
     order = np.array(_rows(list(Loader(SCHEMA, _data(5000), 5000).epoch(0))))
 

@@ -20,11 +20,11 @@ from polyrank.data.columns import (
     missing,
     numbers,
     padded,
-    plain,
 )
 from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
+from polyrank.data.labels import read_groups, read_labels, read_weights
 from polyrank.data.readers import Source
-from polyrank.data.schema import Feature, FeatureKind, Schema, Task
+from polyrank.data.schema import Feature, FeatureKind, Schema
 from polyrank.errors import DataError, RunError
 from polyrank.files import read_json, write_json
 from polyrank.progress import Progress, Silent
@@ -282,8 +282,8 @@ class Encoders:
             ids,
             dense,
             read_labels(self.schema, batch) if labels else none,
-            _read_weights(self.schema, batch) if weighted else none,
-            _read_groups(self.schema, batch) if grouped else np.zeros(0, np.int64),
+            read_weights(self.schema, batch) if weighted else none,
+            read_groups(self.schema, batch) if grouped else np.zeros(0, np.int64),
         )
 
     def save(self, directory: Path) -> None:
@@ -313,69 +313,6 @@ class Encoders:
             raise RunError(
                 "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"
             ) from error
-
-
-def read_labels(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    """Labels `[n, T]` float32, NaN where missing (also where the task's row weight is 0).
-
-    Raises:
-        DataError: a binary label other than 0 and 1, or an infinite one.
-    """
-    result = np.empty((batch.num_rows, len(schema.tasks)), np.float32)
-    for index, task in enumerate(schema.tasks):
-        result[:, index] = _label(task, batch.column(task.source))
-        if task.weight:
-            result[_weight(task, batch) == 0, index] = np.nan
-    return result
-
-
-def _label(task: Task, array: pa.Array) -> np.ndarray:
-    array = plain(array)
-    if task.kind == "binary" and task.positive is not None and not pa.types.is_null(array.type):
-        try:
-            positive = pa.scalar(task.positive).cast(array.type)
-        except pa.ArrowException as error:
-            raise DataError(
-                f"task {task.name!r}: positive must be a value of its column",
-                received=f"{task.positive!r} for a column of type {array.type}",
-                mend="give it in the column's type",
-            ) from error
-        return np.where(missing(array), np.nan, numbers(pc.equal(array, positive), task.source))
-    values = numbers(array, task.source)
-    if task.kind == "binary":
-        rule, wrong = "must be 0 or 1 (null: label missing)", ~(np.isnan(values) | (values == 0) | (values == 1))
-    else:
-        rule, wrong = "must be a finite float32", np.abs(values) > np.finfo(np.float32).max
-    if wrong.any():
-        raise DataError(
-            f"the label of {task.kind} task {task.name!r} {rule}",
-            received=f"column {task.source!r} holds {values[wrong][0]!r}",
-            mend="say which value is positive (positive = …), set kind = 'regression', or clean the column",
-        )
-    return values
-
-
-def _weight(task: Task, batch: pa.RecordBatch) -> np.ndarray:
-    values = numbers(batch.column(task.weight), task.weight)
-    wrong = ~((values >= 0) & np.isfinite(values))
-    if wrong.any():
-        raise DataError(
-            f"row weights of task {task.name!r} must be 0 or more, on every row",
-            received=f"column {task.weight!r} holds {values[wrong][0]!r}",
-            mend="clean the column; weight 0 leaves a row out",
-        )
-    return values
-
-
-def _read_weights(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    ones = np.ones(batch.num_rows)
-    return np.stack([_weight(t, batch) if t.weight else ones for t in schema.tasks], axis=1).astype(np.float32)
-
-
-def _read_groups(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    key = keys(batch.column(schema.group), schema.group)
-    groups: np.ndarray = key.fill_null(-1).to_numpy(zero_copy_only=False) if key.type == INTEGER else hash64(key)
-    return groups.view(np.int64)
 
 
 def _has_vocabulary(feature: Feature) -> bool:

@@ -8,8 +8,8 @@ import pyarrow as pa
 from scipy import sparse
 
 from polyrank.data.columns import keys, list_lengths, lists, numbers
-from polyrank.data.encoders import read_labels
 from polyrank.data.fitting import NumberSketch
+from polyrank.data.labels import read_labels
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema
 

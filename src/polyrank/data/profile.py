@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyrank.data.columns import keys
-from polyrank.data.encoders import read_labels
+from polyrank.data.labels import read_labels
 from polyrank.data.leaks import find_leaks
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema

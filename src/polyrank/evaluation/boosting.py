@@ -39,8 +39,8 @@ def boost(
     """Train on the task's own rows, stop early on validation, predict the test rows.
 
     63 leaves, learning rate 0.05, at most 2,000 trees, stopped after 50 without progress on validation (AUC, or L2 for
-    regression). Numbers enter as they are ordered, missing ones as missing; categories of up to 1,000 values as categories;
-    ids as their rank by frequency; bags and sequences by their length and their last value.
+    regression). Numbers enter as they are ordered, missing ones as missing; categories of up to 1,000 values as
+    categories; ids as their rank by frequency; bags and sequences by their length and their last value.
 
     Args:
         schema: the schema.
@@ -54,23 +54,29 @@ def boost(
         seed: of the choice of rows and of LightGBM.
 
     Raises:
-        DataError: validation has no row of the task.
+        DataError: training or validation has no row of the task, or one class only of a binary one.
     """
     began = time.perf_counter()
     position = schema.task_names.index(task)
     binary = schema.tasks[position].kind == "binary"
     categories = [name for name, kind in _names(layout) if kind == "category"]
 
-    def own(data: EncodedData, limit: int | None) -> lightgbm.Dataset:
+    def own(part: str, data: EncodedData, limit: int | None) -> lightgbm.Dataset:
         chosen = np.flatnonzero(schema.sample_spaces(np.asarray(data.labels))[:, position])
         if limit is not None and len(chosen) > limit:
             chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
-        if not len(chosen):
-            raise DataError(f"validation data must have rows of task {task!r}", received="none", mend="give more of it")
+        labels = data.labels[chosen, position]
+        if not len(labels) or (binary and (labels == labels[0]).all()):
+            # LightGBM itself would go on: it calls the AUC of one class 1, and stops at the first tree.
+            raise DataError(
+                f"{part} data must have rows of task {task!r}" + (", of both classes" if binary else ""),
+                received=f"{len(labels):,} rows, all with the label {labels[0]:g}" if len(labels) else "none",
+                mend="give more of it, or set compare.lightgbm = false",
+            )
         weights = data.weights[chosen, position] if data.weights.shape[1] else None
         return lightgbm.Dataset(
             _matrix(layout, data, chosen),
-            data.labels[chosen, position],
+            labels,
             weight=weights,
             feature_name=[name for name, _ in _names(layout)],
             categorical_feature=categories,
@@ -88,8 +94,8 @@ def boost(
         "force_row_wise": True,
         "verbosity": -1,
     }
-    training = own(train, rows)
-    validation = own(valid, None)
+    training = own("training", train, rows)
+    validation = own("validation", valid, None)
     validation.set_reference(training)
     stop = lightgbm.early_stopping(50, verbose=False)
     booster = lightgbm.train(parameters, training, 2_000, valid_sets=[validation], callbacks=[stop])

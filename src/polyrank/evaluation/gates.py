@@ -15,8 +15,8 @@ def gate_utilisation(ranker: Ranker, batches: Iterable[Batch], tasks: Sequence[s
 
     Returns:
         JSON-ready, one entry a gate: `level`, `gate` (the task's name or "shared"), `experts` (names: "income 1",
-        "shared 2"), `weights` (mean weight of each, they sum to 1), and `entropy`: the mean over rows of −Σ_e g_e ln g_e
-        in nats; its exponential is the number of experts in effective use.
+        "shared 2"), `weights` (mean weight of each, they sum to 1), and `entropy`: the mean over rows of
+        −Σ_e g_e ln g_e in nats; its exponential is the number of experts in effective use.
     """
     sums: dict[tuple[int, int], Any] = {}
     rows = 0

@@ -1,15 +1,15 @@
 """Who paid for whose gain: multi-task models against references, task by task, with intervals.
 
-All models are judged on the same test rows, which selected nothing. A multi-task model and the single-task model of the
-same seed form a pair; d_s is the difference of their metric on all rows, Δ = mean over seeds of d_s. Two things make Δ
-uncertain: which users (groups) are in the test data, and the randomness of training. The first is measured by a bootstrap
-over groups in which every model sees the same resample (σ_b, the standard deviation of Δ over the replicates), the second
-by the spread over seeds (σ_s, the standard deviation of d_s). The interval is
+All models are judged on the same test rows, which selected nothing. A multi-task model and the single-task model of
+the same seed form a pair; d_s is the difference of their metric on all rows, Δ = mean over seeds of d_s. Two things
+make Δ uncertain: which users (groups) are in the test data, and the randomness of training. The first is measured by a
+bootstrap over groups in which every model sees the same resample (σ_b, the standard deviation of Δ over the
+replicates), the second by the spread over seeds (σ_s, the standard deviation of d_s). The interval is
 
     Δ ± t · √(σ_b² + σ_s² / S),  t the quantile of Student's distribution with Welch–Satterthwaite degrees of freedom.
 
-With one seed the second part is not known, and the interval is too narrow: the report says so. The verdict is *gain* where
-the whole interval lies above 0, *loss* where it lies below, else *tie*: no difference could be shown.
+With one seed the second part is not known, and the interval is too narrow: the report says so. The verdict is *gain*
+where the whole interval lies above 0, *loss* where it lies below, else *tie*: no difference could be shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,9 @@ class XaucSweep:
         first, second = draws[:, labels[draws[0]] > labels[draws[1]]]
         self.first, self.second = first, second
         self.right = np.where(
-            predictions[first] == predictions[second], 0.5, (predictions[first] > predictions[second]).astype(np.float64)
+            predictions[first] == predictions[second],
+            0.5,
+            (predictions[first] > predictions[second]).astype(np.float64),
         )
 
     def value(self, weights: np.ndarray | None = None) -> float:
@@ -129,7 +131,8 @@ def difference(by_seed: np.ndarray, by_replicate: np.ndarray, level: float) -> D
     if not np.isfinite(mean) or total == 0.0:
         return Difference(mean, mean, mean, "tie" if not mean else verdict(mean, mean))
     freedom = total**2 / (
-        (from_rows**2 / (len(replicates) - 1) if from_rows else 0.0) + (from_seeds**2 / (seeds - 1) if from_seeds else 0.0)
+        (from_rows**2 / (len(replicates) - 1) if from_rows else 0.0)
+        + (from_seeds**2 / (seeds - 1) if from_seeds else 0.0)
     )
     half = float(stats.t.ppf(0.5 + level / 2, freedom)) * total**0.5
     return Difference(mean, mean - half, mean + half, verdict(mean - half, mean + half))

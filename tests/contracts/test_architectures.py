@@ -1,0 +1,311 @@
+"""What every architecture in the registry promises; a new entry is tested the day it is added."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from polyrank import config
+from polyrank.data.encoders import Encoded, Field, Layout, TaskStatistics
+from polyrank.data.loader import Batch, as_batch
+from polyrank.data.schema import Feature, Schema, Task
+from polyrank.losses import task_losses
+from polyrank.models.mmoe import MMoEConfig
+from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
+from polyrank.models.shared_bottom import SharedBottomConfig
+from polyrank.models.single_task import SingleTaskConfig
+from polyrank.nn.experts import SHARED
+from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
+
+TASKS = (
+    Task("click", "binary"),
+    Task("watch", "regression", given="click"),
+    Task("like", "binary", given="click"),
+)
+SCHEMA = Schema(
+    (
+        Feature("user", "id"),
+        Feature("video", "id"),
+        Feature("history", "sequence", shares="video", max_length=3),
+        Feature("age", "number"),
+    ),
+    TASKS,
+)
+LAYOUT = Layout(
+    (
+        Field("user", "id", 0, 1, "user"),
+        Field("video", "id", 1, 2, "video"),
+        Field("history", "sequence", 2, 5, "video"),
+        Field("age", "number", 5, 6, "age", dense=0),
+    ),
+    {"user": 20, "video": 15, "age": 8},
+)
+STATISTICS = (TaskStatistics(64, 0.5, 0.5), TaskStatistics(32, 20.0, 9.0), TaskStatistics(32, 0.3, 0.46))
+ROWS = 64
+CASES = [(name, tasks) for name in ARCHITECTURES for tasks in ((1,) if name == "single_task" else (2, 3))]
+every_architecture = pytest.mark.parametrize(("name", "tasks"), CASES)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def ranker_of(name, tasks, options=None, **common):
+    common = {"architecture": name, "embedding_width": 4, "towers": (8,)} | common
+    options = options or ARCHITECTURES[name].config()
+    return Ranker(TASKS[:tasks], STATISTICS[:tasks], LAYOUT, RankerConfig(**common), options)
+
+
+def labels_of(rows, seed):
+    rng = np.random.default_rng(seed)
+    click = rng.random(rows) < 0.5
+    labels = np.stack([click, np.where(click, rng.exponential(20, rows), np.nan), np.where(click, 1, np.nan)], axis=1)
+    labels[:, 2] *= rng.random(rows) < 0.4
+    labels[5, 1] = np.nan  # a click whose watch time was not logged
+    return labels.astype(np.float32)
+
+
+def batch_of(tasks, *, rows=ROWS, labels=None, seed=0):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, [20, 15, 15, 15, 15, 8], (rows, 6)).astype(np.int32)
+    ids[::3, 3] = 0  # padding in the middle of a sequence
+    ids[1::8, 2:5] = 0  # an empty one
+    labels = labels_of(rows, seed) if labels is None else labels
+    dense = rng.normal(size=(rows, 1)).astype(np.float32)
+    none = np.zeros((rows, 0), np.float32)
+    return as_batch(Encoded(ids, dense, labels, none, np.zeros(0, np.int64)), SCHEMA, range(tasks))
+
+
+def selected(batch, rows):
+    return Batch(batch.ids[rows], batch.dense[rows], batch.labels[rows], batch.where[rows])
+
+
+def losses_of(ranker, batch):
+    """As the training loop computes them."""
+    targets = torch.where(batch.where, ranker.heads.targets(batch.labels), 0.0)
+    return task_losses(ranker(batch), targets, kinds=ranker.kinds, where=batch.where)
+
+
+def gradients(ranker, batch):
+    """Losses, every dense parameter's gradient, and the table's as if it were dense."""
+    ranker.zero_grad()
+    losses = losses_of(ranker, batch)
+    losses.sum().backward()
+    table = torch.zeros_like(ranker.embeddings.table)
+    for places, rows in ranker.embeddings.taken:
+        table.index_add_(0, places, rows.grad)
+    dense = {name: parameter.grad.clone() for name, parameter in ranker.dense_parameters()}
+    return losses.detach(), dense | {"table": table}
+
+
+@every_architecture
+def test_shapes(name, tasks):
+    x = torch.randn(5, 6)
+    model = ARCHITECTURES[name].kind(6, tasks, ARCHITECTURES[name].config())
+    assert model(x).shape == (5, tasks, model.out_width)
+    assert ranker_of(name, tasks)(batch_of(tasks)).shape == (ROWS, tasks)
+
+
+@every_architecture
+def test_every_parameter_receives_a_gradient(name, tasks):
+    ranker = ranker_of(name, tasks)
+    _, found = gradients(ranker, batch_of(tasks))
+    assert [parameter for parameter, gradient in found.items() if not gradient.any()] == []
+    for places, rows in ranker.embeddings.taken:
+        assert len(places) > 0
+        assert rows.grad.abs().sum(dim=1).all()
+    assert ranker.embeddings.table.grad is None
+
+
+@every_architecture
+def test_permuting_rows_permutes_outputs(name, tasks):
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    order = torch.randperm(ROWS)
+    torch.testing.assert_close(ranker(selected(batch, order)), ranker(batch)[order], rtol=0, atol=1e-6)
+
+
+@every_architecture
+def test_a_row_alone_is_what_it_is_among_others(name, tasks):
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    whole = ranker(batch)
+    for row in (0, 1, ROWS - 1):  # row 1 has an empty sequence
+        alone = ranker(selected(batch, slice(row, row + 1)))
+        assert alone.shape == (1, tasks)
+        torch.testing.assert_close(alone[0], whole[row], rtol=0, atol=1e-6)
+
+
+@every_architecture
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_batch_of_one_row_trains(name, tasks, row):
+    losses, found = gradients(ranker_of(name, tasks), selected(batch_of(tasks), slice(row, row + 1)))
+    assert torch.isfinite(losses).all()
+    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+
+
+@every_architecture
+def test_a_task_without_rows_has_loss_zero_and_finite_gradients(name, tasks):
+    for empty in range(tasks):
+        labels = labels_of(ROWS, 0)
+        labels[:, empty] = np.nan
+        ranker = ranker_of(name, tasks)
+        losses, found = gradients(ranker, batch_of(tasks, labels=labels))
+        assert losses[empty].item() == 0.0
+        assert all(torch.isfinite(gradient).all() for gradient in found.values())
+        assert not found["towers.output.weight"][empty].any()
+        assert not found["towers.hidden.layers.0.weight"][empty].any()
+
+
+@every_architecture
+def test_a_batch_without_any_label_gives_no_gradient(name, tasks):
+    losses, found = gradients(ranker_of(name, tasks), batch_of(tasks, labels=np.full((ROWS, 3), np.nan, np.float32)))
+    assert not losses.any()
+    assert not any(gradient.any() for gradient in found.values())
+
+
+@every_architecture
+def test_labels_outside_the_sample_space_change_nothing(name, tasks):
+    """A missing label, any other label, and a strange number in the batch itself give the same loss and gradient."""
+    ranker = ranker_of(name, tasks)
+    missing = labels_of(ROWS, 0)
+    present = missing.copy()
+    outside = missing[:, 0] == 0
+    present[outside, 1:] = (1e6, 1.0)
+    batch = batch_of(tasks, labels=missing)
+    losses, found = gradients(ranker, batch)
+    strange = dataclasses.replace(batch, labels=torch.where(batch.where, batch.labels, 1e30))
+    for other in (batch_of(tasks, labels=present), strange):
+        assert torch.equal(other.where, batch.where)
+        again, same = gradients(ranker, other)
+        assert torch.equal(again, losses)
+        assert all(torch.equal(same[key], found[key]) for key in found)
+
+
+@every_architecture
+def test_a_masked_row_is_as_if_it_were_not_there(name, tasks):
+    labels = labels_of(ROWS, 0)
+    labels[10:30] = np.nan
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks, labels=labels)
+    kept = torch.cat([torch.arange(10), torch.arange(30, ROWS)])
+    losses, found = gradients(ranker, batch)
+    again, same = gradients(ranker, selected(batch, kept))
+    torch.testing.assert_close(again, losses, rtol=0, atol=1e-6)
+    for key in found:
+        torch.testing.assert_close(same[key], found[key], rtol=1e-4, atol=1e-6)
+
+
+@every_architecture
+def test_gates_say_what_they_mix(name, tasks):
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    torch.nn.init.normal_(next(ranker.architecture.parameters()))  # gates start uniform
+    gates = ranker.gates(batch)
+    owners = [(gate.level, gate.owner) for gate in gates]
+    assert len(set(owners)) == len(owners)
+    if gates:
+        assert {owner for level, owner in owners if level == 1} >= set(range(tasks))
+    for gate in gates:
+        assert gate.level >= 1
+        assert gate.owner in (SHARED, *range(tasks))
+        assert gate.weights.shape == (ROWS, len(gate.experts))
+        assert (gate.weights >= 0).all()
+        torch.testing.assert_close(gate.weights.sum(dim=1), torch.ones(ROWS), rtol=0, atol=1e-6)
+        assert len(set(gate.experts)) == len(gate.experts)
+        for owner, number in gate.experts:
+            assert owner in (SHARED, *range(tasks))
+            assert number >= 0
+
+
+@every_architecture
+def test_looking_at_gates_changes_nothing(name, tasks):
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    before = ranker(batch)
+    ranker.gates(batch)
+    assert torch.equal(ranker(batch), before)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_default_config_survives_a_file(name, tmp_path):
+    kind = ARCHITECTURES[name].config
+    default = kind()
+    assert config.build(kind, config.to_table(default), name) == default
+    config.write_toml(tmp_path / "config.toml", config.to_table(default))
+    assert config.build(kind, config.read_toml(tmp_path / "config.toml"), name) == default
+
+
+@every_architecture
+def test_a_checkpoint_holds_the_whole_model(name, tasks, tmp_path):
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    for parameter in ranker.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, {"model": ranker.state_dict()})
+    torch.manual_seed(1)
+    other = ranker_of(name, tasks)
+    assert not torch.equal(other(batch), ranker(batch))
+    other.load_state_dict(load_checkpoint(path)["model"])
+    assert torch.equal(other(batch), ranker(batch))
+    assert torch.equal(other.predict(batch), ranker.predict(batch))
+
+
+@every_architecture
+def test_no_two_units_start_alike(name, tasks):
+    """Neither within an expert nor between experts; gates alone start equal, at zero."""
+    for parameter, value in ranker_of(name, tasks).dense_parameters():
+        if parameter.endswith("bias"):
+            continue
+        units = value.detach().transpose(-1, -2).reshape(-1, value.shape[-2])
+        units = units[units.any(dim=1)]
+        assert len(units.unique(dim=0)) == len(units) > 0, parameter
+
+
+@every_architecture
+def test_evaluation_is_deterministic_under_dropout(name, tasks):
+    kind = ARCHITECTURES[name].config
+    dropouts = {field.name: 0.5 for field in dataclasses.fields(kind) if "dropout" in field.name}
+    assert dropouts, "every architecture can drop activations"
+    ranker, batch = ranker_of(name, tasks, kind(**dropouts)), batch_of(tasks)
+    assert not torch.equal(ranker(batch), ranker(batch))
+    plain = ranker_of(name, tasks)
+    plain.load_state_dict(ranker.state_dict())
+    ranker.eval()
+    assert torch.equal(ranker(batch), ranker(batch))
+    torch.testing.assert_close(ranker(batch), plain(batch))
+
+
+@every_architecture
+def test_a_few_steps_learn_something(name, tasks):
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    optimizer = torch.optim.Adam([parameter for _, parameter in ranker.dense_parameters()], lr=0.01)
+    first = losses_of(ranker, batch).detach()
+    for _ in range(40):
+        optimizer.zero_grad()
+        losses_of(ranker, batch).sum().backward()
+        optimizer.step()
+    assert (losses_of(ranker, batch) < 0.8 * first).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("shared_bottom", SharedBottomConfig(widths=(16, 8))),
+        ("mmoe", MMoEConfig(experts=1, widths=(16, 8))),
+    ],
+)
+def test_one_task_needs_no_sharing(name, options):
+    """With one task (and one expert) these are the single-task network of the same widths."""
+    alone, other = ranker_of("single_task", 1, SingleTaskConfig(widths=(16, 8))), ranker_of(name, 1, options)
+    state = {key: value for key, value in alone.state_dict().items() if not key.startswith("architecture.")}
+    layers = alone.architecture.network.layers
+    if name == "shared_bottom":
+        state |= {f"architecture.trunk.layers.{i}.weight": layer.weight for i, layer in enumerate(layers)}
+        state |= {f"architecture.trunk.layers.{i}.bias": layer.bias for i, layer in enumerate(layers)}
+    else:
+        gate = torch.randn(1, layers[0].weight.shape[1], 1)  # the softmax over one expert is 1 whatever it says
+        state["architecture.group.weight"] = torch.cat([layers[0].weight, gate], dim=2)
+        state["architecture.group.bias"] = layers[0].bias[:, :, None]
+        state["architecture.group.deeper.layers.0.weight"] = layers[1].weight
+        state["architecture.group.deeper.layers.0.bias"] = layers[1].bias
+    other.load_state_dict(state)
+    batch = batch_of(1)
+    torch.testing.assert_close(other(batch), alone(batch), rtol=0, atol=1e-6)
