@@ -1,5 +1,6 @@
 """The command line: arguments → one verb; prints; exit codes (0 done, 1 failed, 2 wrong usage or bad input)."""
 
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -94,7 +96,7 @@ def train(
 
     document = experiment.train(config, set_ or [], out, resume=resume, progress=Terminal())
     _print_metrics(document)
-    out_console.print(f"\nrun: {out}", soft_wrap=True)
+    out_console.print(f"\nrun: {out}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -119,7 +121,7 @@ def score(
     from polyrank import experiment
 
     rows = experiment.score(run, data, out, progress=Terminal())
-    out_console.print(f"{rows:,} rows scored: {out}", soft_wrap=True)
+    out_console.print(f"{rows:,} rows scored: {out}", markup=False, soft_wrap=True)
 
 
 @data_app.command()
@@ -134,9 +136,8 @@ def infer(
     if out is None:
         sys.stdout.write(text)
     else:
-        out_console.print(
-            f"schema: {out}\nRead it, correct it, then: polyrank data profile {data} --schema {out}", soft_wrap=True
-        )
+        advice = f"Read it, correct it, then: polyrank data profile {data} --schema {out}"
+        out_console.print(f"schema: {out}\n{advice}", markup=False, soft_wrap=True)
 
 
 @data_app.command()
@@ -153,12 +154,11 @@ def profile(
 
     found = experiment.make_profile(data, schema, valid, out, progress=Terminal())
     for warning in found["warnings"]:
-        out_console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        out_console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     for leak in found["leaks"]:
-        out_console.print(
-            f"[yellow]leak:[/] {leak['feature']} alone predicts {leak['task']} with AUC {leak['auc']:.4f}"
-        )
-    out_console.print(f"profile: {out}", soft_wrap=True)
+        says = f"{leak['feature']} alone predicts {leak['task']} with AUC {leak['auc']:.4f}"
+        out_console.print(f"[yellow]leak:[/] {escape(says)}", soft_wrap=True)
+    out_console.print(f"profile: {out}", markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -177,19 +177,22 @@ def main() -> None:
 
 
 def _command() -> str:
-    return " ".join(["polyrank", *sys.argv[1:]])
+    return shlex.join(["polyrank", *sys.argv[1:]])
 
 
 def _print_metrics(document: dict[str, Any]) -> None:
     table = Table(
-        title=f"{document['data']}: {document['rows']:,} rows", title_justify="left", box=None, header_style="bold"
+        title=f"{escape(document['data'])}: {document['rows']:,} rows",
+        title_justify="left",
+        box=None,
+        header_style="bold",
     )
     names = list(dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics))
     table.add_column("task")
     for name in names:
         table.add_column(name, justify="right")
     for task, metrics in document["tasks"].items():
-        table.add_row(task, *(_text(metrics.get(name)) for name in names))
+        table.add_row(escape(task), *(_text(metrics.get(name)) for name in names))
     out_console.print(table)
 
 
@@ -197,7 +200,9 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
     colours = {"gain": "green", "loss": "red", "tie": "dim"}
     for task in study["tasks"]:
         name, metric = task["name"], task["metric"].upper()
-        table = Table(title=f"[bold]{name}[/]", title_justify="left", box=None, header_style="bold", pad_edge=False)
+        table = Table(
+            title=f"[bold]{escape(name)}[/]", title_justify="left", box=None, header_style="bold", pad_edge=False
+        )
         for heading in ("model", f"test {metric}", "Δ single-task", "verdict", "Δ LightGBM"):
             table.add_column(heading, justify="left" if heading in ("model", "verdict") else "right", no_wrap=True)
         for reference, found in study["references"].items():
@@ -223,7 +228,7 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
     out_console.print()
     for note in study["notes"]:
         out_console.print(f"[dim]note: {note}[/]", soft_wrap=True)
-    out_console.print(f"\nreport: {(out / 'report.html').resolve()}", soft_wrap=True)
+    out_console.print(f"\nreport: {(out / 'report.html').resolve()}", markup=False, soft_wrap=True)
 
 
 def _spread(found: dict[str, Any]) -> str:

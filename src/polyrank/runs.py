@@ -49,10 +49,16 @@ class Prepared:
 
 
 def open_parts(settings: Settings, schema: Schema, *, test: bool) -> dict[str, Source]:
-    """Open train and valid, and test where given or asked for; a part that is not given is set aside from train."""
+    """Open train and valid, and test where given or asked for; a part that is not given is set aside from train.
+
+    Raises:
+        DataError: a file cannot be read, does not fit the schema, or cannot be split.
+    """
     data = settings.data
     given = {"train": data.train, "valid": data.valid, "test": data.test}
     parts = {name: open_data(place, settings.base) for name, place in given.items() if place}
+    for name, source in parts.items():
+        schema.check(source.schema, f"{name} data {source.name}")
     shares = {"valid": data.valid_share, "test": data.test_share if test else 0.0}
     missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
     if missing:
@@ -64,18 +70,24 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
     """Fit encoders and encode every part into `directory`, or reuse what is there if it was made from the same.
 
     Raises:
+        RunError: the directory holds a run or a study of another config, or of other data.
         ConfigError, DataError: the schema or the data break a rule.
         StorageError: the disk is full.
     """
     schema = open_schema(settings.data.schema, settings.base)
     _check_tasks(schema, settings)
+    _check_config(directory / "config.toml", settings)
     sources = open_parts(settings, schema, test=test)
-    for name, source in sources.items():
-        schema.check(source.schema, f"{name} data {source.name}")
-    key = sha256_text(repr(config.to_table(schema)) + sources["train"].fingerprint)
+    key = sha256_text(repr((config.to_table(schema), [(name, part.fingerprint) for name, part in sources.items()])))
     stamp = directory / "encoders/fitted_on.json"
     if stamp.exists() and read_json(stamp) == {"key": key}:
         encoders = Encoders.load(directory / "encoders", schema)
+    elif (directory / "config.toml").exists() or (directory / "study.json").exists():
+        raise RunError(
+            "training goes on only with the schema and the data it began with",
+            received=f"they are not those that {directory} was made from",
+            mend="restore them, or name another --out",
+        )
     else:
         if settings.data.leak_guard:
             for leak in find_leaks(schema, sources["train"]):
@@ -99,24 +111,15 @@ def begin(directory: Path, settings: Settings, schema: Schema, *, resume: bool) 
         RunError: it holds a run and `resume` was not asked for, or it holds another experiment.
     """
     saved = directory / "config.toml"
-    table = settings.table(run=True)
-    if saved.exists():
-        if not resume:
-            raise RunError(
-                "a new run needs a directory of its own",
-                received=f"{directory} holds a run",
-                mend="name another --out, or go on with it by --resume",
-            )
-        old = {key: value for key, value in config.read_toml(saved).items() if key != "base"}
-        if old != table:
-            changed = [f"{s}.{k}" for s in table for k in table[s] if old.get(s, {}).get(k) != table[s][k]]
-            raise RunError(
-                "a resumed run must have the config it began with",
-                received=f"{directory} differs in {', '.join(changed) or 'its keys'}",
-                mend="undo the change, or name another --out",
-            )
+    if saved.exists() and not resume:
+        raise RunError(
+            "a new run needs a directory of its own",
+            received=f"{directory} holds a run",
+            mend="name another --out, or go on with it by --resume",
+        )
+    _check_config(saved, settings)
     save_schema(schema, directory / "schema.toml")
-    config.write_toml(saved, {"base": str(settings.base), **table})
+    config.write_toml(saved, {"base": str(settings.base), **settings.table(run=True)})
     write_json(directory / "environment.json", _environment())
 
 
@@ -215,12 +218,38 @@ def load_run(directory: Path) -> Run:
     return Run(settings, schema, encoders, ranker)
 
 
+def _check_config(saved: Path, settings: Settings) -> None:
+    """A run that has begun keeps its config, wherever the config's file is now."""
+    if not saved.exists():
+        return
+    old, new = _flat(config.read_toml(saved)), _flat(settings.table(run=True))
+    old.pop("base", None)
+    if changed := [key for key in {**new, **old} if old.get(key) != new.get(key)]:
+        raise RunError(
+            "a resumed run must have the config it began with",
+            received=f"{saved.parent} differs in {', '.join(changed)}",
+            mend="undo the change, or name another --out",
+        )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their whole key, `train.seed`."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _check_tasks(schema: Schema, settings: Settings) -> None:
     for name in settings.data.tasks:
         if name not in schema.task_names:
             raise ConfigError(
                 "data.tasks must name tasks of the schema", received=name, mend=config.nearest(name, schema.task_names)
             )
+    if len(set(settings.data.tasks)) < len(settings.data.tasks):
+        raise ConfigError(
+            "data.tasks must name each task once", received=", ".join(settings.data.tasks), mend="remove the repetition"
+        )
     names = settings.data.tasks or schema.task_names
     if settings.train.metric not in ("mean", *names):
         raise ConfigError(

@@ -90,13 +90,19 @@ class Settings:
     balancers: Mapping[str, Any] = field(default_factory=dict)
 
     def with_model(self, architecture: str, seed: int, tasks: Iterable[str] = ()) -> "Settings":
-        """The same experiment with another architecture, seed, and (where given) tasks."""
+        """The same experiment with another architecture, seed, and (where given) tasks.
+
+        A metric or balance of tasks that are left out falls back: to `mean`, and to no balance for a task alone.
+        """
         metric = self.train.metric
         tasks = tuple(tasks) or self.data.tasks
+        alone = len(tasks) == 1
         return replace(
             self,
             data=replace(self.data, tasks=tasks),
             model=replace(self.model, architecture=architecture),
+            balance=BalanceConfig() if alone else self.balance,
+            balancers={name: entry.config() for name, entry in BALANCERS.items()} if alone else self.balancers,
             train=replace(self.train, seed=seed, metric=metric if metric in tasks or not tasks else "mean"),
         )
 
@@ -138,8 +144,12 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         "compare": CompareConfig,
     }
     for name, section in table.items():
-        if name not in sections or not isinstance(section, Mapping):
-            raise ConfigError("a config has sections", received=f"[{name}]", mend=config.nearest(name, sections))
+        if name not in sections:
+            raise ConfigError("a config has no such section", received=name, mend=config.nearest(name, sections))
+        if not isinstance(section, Mapping):
+            raise ConfigError(
+                f"{name} must be a section", received=f"{name} = {section!r}", mend=f"write its keys below [{name}]"
+            )
     if "data" not in table:
         raise ConfigError(
             "a config must have the section [data]", received="none", mend="give data.schema and data.train"
@@ -153,6 +163,12 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         name: config.build(entry.config, parts["balance"].pop(name, {}), f"balance.{name}")
         for name, entry in BALANCERS.items()
     }
+    for section, names in (("model", list(ARCHITECTURES)), ("balance", list(BALANCERS))):
+        for name, value in parts[section].items():
+            if isinstance(value, Mapping):
+                raise ConfigError(
+                    f"[{section}] has no such part", received=f"[{section}.{name}]", mend=config.nearest(name, names)
+                )
     settings = Settings(
         config.build(DataConfig, parts["data"], "data"),
         config.build(RankerConfig, parts["model"], "model"),

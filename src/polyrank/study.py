@@ -74,10 +74,12 @@ def run_study(
             received=f"{out} holds one",
             mend="name another --out, or go on with it by --resume",
         )
-    _check_same("config", before, table, out)
+    if before is not None:
+        _check_same("config", before.get("config", {}), table, out)
     prepared = prepare(settings, out, progress, test=True)
     data = {part: read_json(out / "encoded" / part / "manifest.json")["checksums"] for part in prepared.parts}
-    _check_same("data", before, data, out)
+    if before is not None:
+        _check_same("data", before.get("data", {}), data, out)
     write_json(stamp, {"format": 1, "config": table, "data": data})
     save_schema(prepared.schema, out / "schema.toml")
     tasks = settings.data.tasks or prepared.schema.task_names
@@ -93,15 +95,13 @@ def run_study(
     return _Judge(settings, prepared, out, tasks).study(title, command)
 
 
-def _check_same(what: str, before: dict[str, Any] | None, now: dict[str, Any], out: Path) -> None:
+def _check_same(what: str, before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Refuse to go on with a study whose finished runs would not belong with the new ones."""
-    old = now if before is None else before[what]
-    if old != now:
-        sections = [s for s in now if old.get(s) != now[s]]
-        keys = [f"{s}.{k}" for s in sections for k in now[s] if old.get(s, {}).get(k) != now[s][k]]
+    if before != now:
+        keys = [f"{s}.{k}" for s in now for k in now[s] if before.get(s, {}).get(k) != now[s][k]]
         raise RunError(
             f"a resumed study must have the {what} it began with",
-            received=f"{out} differs in {', '.join(keys or sections) or 'its keys'}",
+            received=f"{out} differs in {', '.join(keys) or 'its keys'}",
             mend="undo the change, or name another --out",
         )
 

@@ -35,9 +35,7 @@ def by_loop(model, x):
             experts.append(hidden)
         mixed, shares = [], []
         for t in range(model.tasks):
-            powers = [
-                math.exp((row @ weight[:, start + t * model.experts + e]).item()) for e in range(model.experts)
-            ]
+            powers = [math.exp((row @ weight[:, start + t * model.experts + e]).item()) for e in range(model.experts)]
             share = [power / sum(powers) for power in powers]
             shares.append(share)
             mixed.append(sum(s * expert for s, expert in zip(share, experts, strict=True)))

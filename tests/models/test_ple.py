@@ -148,6 +148,9 @@ def test_every_expert_and_every_gate_is_trained_by_all_tasks_together(levels):
     model(x).square().sum().backward()
     groups = [model.first.group] + [group for level in model.later for group in (level.own, level.common)]
     for group in groups:
-        experts, gates = group.weight.grad[:, :, : group.experts * width], group.weight.grad[:, :, group.experts * width :]
+        experts, gates = (
+            group.weight.grad[:, :, : group.experts * width],
+            group.weight.grad[:, :, group.experts * width :],
+        )
         assert experts.unflatten(2, (group.experts, width)).abs().sum(dim=(1, 3)).all()
         assert gates.abs().sum(dim=1).all()

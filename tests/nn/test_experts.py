@@ -44,8 +44,9 @@ class TestExpertGroup:
         _, logits = ExpertGroup(6, 3, (4,), gate_logits=5)(torch.randn(1, 8, 6))
         assert not logits.any()
 
-    def test_experts_start_differently(self):
-        outputs, _ = ExpertGroup(6, 4, (8, 8), inputs=2)(torch.randn(1, 9, 6).expand(2, -1, -1))
+    @pytest.mark.parametrize("widths", [(8,), (8, 8)])
+    def test_experts_start_differently(self, widths):
+        outputs, _ = ExpertGroup(6, 4, widths, inputs=2)(torch.randn(1, 9, 6).expand(2, -1, -1))
         flat = outputs.reshape(9, 8, 8)
         for one in range(8):
             for other in range(one):

@@ -30,9 +30,7 @@ class TestStackedLinear:
         if bias:
             layer.bias.data.normal_()
         x = torch.randn(3, 7, 4)
-        expected = [
-            functional.linear(x[g], layer.weight[g].t(), layer.bias[g, 0] if bias else None) for g in range(3)
-        ]
+        expected = [functional.linear(x[g], layer.weight[g].t(), layer.bias[g, 0] if bias else None) for g in range(3)]
         torch.testing.assert_close(layer(x), torch.stack(expected))
         assert (layer.bias is not None) == bias
 

@@ -1,12 +1,15 @@
 """Setting rows of one source aside: the latest ones by a clock, or random ones."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from pyarrow import types
 
+from polyrank.config import nearest
 from polyrank.data.fitting import NumberSketch
 from polyrank.data.readers import Source
 from polyrank.errors import DataError
@@ -15,17 +18,21 @@ from polyrank.errors import DataError
 def split(source: Source, shares: dict[str, float], time: str) -> dict[str, Source]:
     """Cut a source into named parts, in order of time: the first named is the earliest.
 
+    Every row is in exactly one part, except that a row without a time is in none. Rows of the same time are never
+    parted: they are all in the later of the two parts that a cut among them would make.
+
     Args:
         source: what to cut.
         shares: each part's share of the rows; they sum to 1.
-        time: the column of the clock (a number or a timestamp); empty for a random split, the same in every run.
+        time: the column of the clock (a number, a date or a timestamp); empty for a random split, the same in every
+            run.
 
     Raises:
-        DataError: the clock is no number or timestamp, or a part would be empty.
+        DataError: the clock is missing or of another type, or a part would be empty.
     """
-    ends = np.cumsum(list(shares.values()))
-    inner = _instants(source, time, ends[:-1]) if time else ends[:-1].tolist()
-    cuts: list[float] = [float("-inf") if time else 0.0, *inner, float("inf") if time else 1.0]
+    ends = np.cumsum(list(shares.values()))[:-1]
+    inner = _instants(source, time, ends) if time else ends.tolist()
+    cuts = [-math.inf, *inner, math.inf]
     parts = {}
     for index, name in enumerate(shares):
         low, high = cuts[index], cuts[index + 1]
@@ -44,24 +51,47 @@ def split(source: Source, shares: dict[str, float], time: str) -> dict[str, Sour
     return parts
 
 
-def _instants(source: Source, time: str, shares: np.ndarray) -> list[float]:
-    """The clock's quantiles."""
+def _instants(source: Source, time: str, ends: np.ndarray) -> list[float]:
+    """The time at which each later part begins: the first that has the share `ends` of the rows before it."""
+    if time not in source.schema.names:
+        received = f"no column {time!r} in {source.name}"
+        raise DataError("the clock must be a column", received=received, mend=nearest(time, source.schema.names))
+    kind = source.schema.field(time).type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_timestamp(kind) or types.is_date(kind)):
+        received = f"column {time!r} of type {kind}"
+        raise DataError("the clock must be a number, a date or a timestamp", received=received, mend="convert it")
     sketch = NumberSketch()
     for batch in source.batches([time]):
-        try:
-            sketch.add(batch.column(0).cast(pa.int64(), safe=False).cast(pa.float64()).to_numpy(zero_copy_only=False))
-        except pa.ArrowException as error:
-            raise DataError(
-                "the clock must be a number or a timestamp", received=f"column {time!r}: {error}", mend="convert it"
-            ) from error
-    return [float(np.floor(value)) for value in sketch.quantiles(shares)]
+        sketch.add(
+            batch.column(0)
+            .cast(_number(kind), safe=False)
+            .cast(pa.float64(), safe=False)
+            .to_numpy(zero_copy_only=False)
+        )
+    # A little above the share: the value after the last one of the earlier part, however the share was rounded.
+    found = sketch.quantiles(ends + 1e-9)
+    if np.isnan(found).any():
+        received = f"column {time!r} of {source.name}: all null"
+        raise DataError("the clock must hold times", received=received, mend="name another column")
+    return [float(value) for value in found]
+
+
+def _number(kind: pa.DataType) -> pa.DataType:
+    """What a clock is read as: integers where it counts something."""
+    if types.is_floating(kind):
+        return pa.float64()
+    return pa.int32() if types.is_date32(kind) else pa.int64()
 
 
 def _between(source: Source, time: str, low: float, high: float) -> ds.Expression:
     kind = source.schema.field(time).type
-    bounds = ds.field(time).is_valid()
-    if low != float("-inf"):
-        bounds = bounds & pc.greater_equal(ds.field(time), pa.scalar(int(low)).cast(kind))
-    if high != float("inf"):
-        bounds = bounds & pc.less(ds.field(time), pa.scalar(int(high)).cast(kind))
-    return bounds
+    within = ds.field(time).is_valid()
+
+    def instant(value: float) -> pa.Scalar:
+        return pa.scalar(value if types.is_floating(kind) else int(value), _number(kind)).cast(kind)
+
+    if low != -math.inf:
+        within = within & pc.greater_equal(ds.field(time), instant(low))
+    if high != math.inf:
+        within = within & pc.less(ds.field(time), instant(high))
+    return within

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
@@ -45,8 +45,8 @@ class TrainConfig:
         schedule: of the learning rate after warm-up: `cosine` falls to 0, `constant` stays.
         warmup: the share of all steps in which the learning rate rises from 0.
         clip_norm: the norm to which the dense parameters' gradient is clipped; 0 for none.
-        metric: what the best checkpoint is best at on validation data: `mean` over the tasks' AUC (XAUC for regression),
-            or a task's name.
+        metric: what the best checkpoint is best at on validation data: `mean` over the tasks' AUC (XAUC for
+            regression), or a task's name.
         patience: evaluations without a new best after which training stops; 0 for never.
         evaluations_per_epoch: how often validation looks.
         seed: of initial weights, dropout and shuffling.
@@ -103,9 +103,9 @@ class TrainResult:
 class Trainer:
     """Trains one ranker in one run directory.
 
-    Writes `checkpoints/best.safetensors` (weights of the best evaluation), `checkpoints/last.safetensors` (everything) and
-    `history.jsonl` (one line an evaluation). A killed and resumed training gives the same weights, bit for bit, as one that
-    was never interrupted, on the same machine with the same number of threads.
+    Writes `checkpoints/best.safetensors` (weights of the best evaluation), `checkpoints/last.safetensors` (everything)
+    and `history.jsonl` (one line an evaluation). A killed and resumed training gives the same weights, bit for bit, as
+    one that was never interrupted, on the same machine with the same number of threads.
 
     Args:
         ranker: freshly built; its random generator is torch's global one.
@@ -118,20 +118,30 @@ class Trainer:
     """
 
     def __init__(
-        self, ranker: Ranker, balancer: Balancer, train: Loader, valid: Loader, config: TrainConfig, run: Path, progress: Progress
+        self,
+        ranker: Ranker,
+        balancer: Balancer,
+        train: Loader,
+        valid: Loader,
+        config: TrainConfig,
+        run: Path,
+        progress: Progress,
     ) -> None:
         self.ranker, self.balancer, self.train, self.valid = ranker, balancer, train, valid
         self.config, self.run, self.progress = config, run, progress
         self.tasks = [train.schema.task_names[position] for position in train.task_positions]
         if config.metric not in ("mean", *self.tasks):
             raise UserError(
-                "train.metric must be 'mean' or a task's name", received=config.metric, mend=f"one of: mean, {', '.join(self.tasks)}"
+                "train.metric must be 'mean' or a task's name",
+                received=config.metric,
+                mend=f"one of: mean, {', '.join(self.tasks)}",
             )
         self.dense = dense_optimizer(ranker, config.learning_rate, config.weight_decay)
         self.sparse = EMBEDDING_OPTIMIZERS[config.embedding_optimizer](ranker.embeddings)
         self.place = _Place()
-        # Sums of loss × rows and of rows by task since the last evaluation: read then, never at a step.
-        self.sums = torch.zeros(2, len(self.tasks), dtype=torch.float64)
+        # Sums of loss × weight, of weight, and of finite losses by task since the last evaluation: read then, not each
+        # step.
+        self.sums = torch.zeros(3, len(self.tasks), dtype=torch.float64)
         self.total_steps = sum(train.batches_in(epoch) for epoch in range(config.epochs))
         self.history = run / "history.jsonl"
         self._saved_at = time.monotonic()
@@ -140,10 +150,10 @@ class Trainer:
         """Train to the end, or on from where an earlier call was cut off.
 
         Raises:
-            TrainingDiverged: a loss is not finite.
+            TrainingDiverged: a loss or a prediction is not finite.
             Interrupted: ctrl-C or SIGTERM; the place is saved.
             DataError: validation data cannot rank any task.
-            StorageError: a checkpoint cannot be written.
+            StorageError: a checkpoint or the history cannot be written.
         """
         if resume and (self.run / "checkpoints/last.safetensors").exists():
             self._restore()
@@ -160,7 +170,9 @@ class Trainer:
     def _epoch(self, stop: list[int], bar: Bar, board: Any) -> None:
         place, config = self.place, self.config
         batches = self.train.batches_in(place.epoch)
-        looks = {-(-batches * part // config.evaluations_per_epoch) for part in range(1, config.evaluations_per_epoch + 1)}
+        looks = {
+            -(-batches * part // config.evaluations_per_epoch) for part in range(1, config.evaluations_per_epoch + 1)
+        }
         self.ranker.train()
         began = shown = time.perf_counter()
         rows_shown = place.rows
@@ -171,7 +183,7 @@ class Trainer:
                 bar.advance(place.rows - rows_shown)
                 shown, rows_shown = now, place.rows
             if place.step % _CHECK_EVERY == 0:
-                self._check_finite()
+                self._check_losses()
             if place.batch in looks:
                 place.seconds += now - began
                 bar.advance(place.rows - rows_shown, self._evaluate(board))
@@ -199,35 +211,41 @@ class Trainer:
         logits = self.ranker(batch)
         targets = torch.where(batch.where, self.ranker.heads.targets(batch.labels), 0.0)
         losses = task_losses(logits, targets, kinds=self.ranker.kinds, where=batch.where, weights=batch.weights)
-        counts = batch.where.sum(dim=0)
+        mass = (batch.where.float() if batch.weights is None else batch.where * batch.weights).sum(dim=0)
         self.dense.zero_grad(set_to_none=True)
-        self.balancer.backward(losses, counts > 0)
+        self.balancer.backward(losses, mass > 0)
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_((p for _, p in self.ranker.dense_parameters()), config.clip_norm)
         for group in self.dense.param_groups:
             group["lr"] = config.learning_rate * factor
         self.dense.step()
         self.sparse.step((config.embedding_learning_rate or config.learning_rate) * factor)
-        self.sums += torch.stack([losses.detach() * counts, counts])
+        self.sums += torch.stack([losses.detach() * mass, mass, torch.isfinite(losses)])
         place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + batch.rows
 
     def _evaluate(self, board: Any) -> str:
         """Validate, write history, keep the best; a note for the bar."""
-        self._check_finite()
+        self._check_losses()
         place = self.place
-        values = primary_metrics(score_table(self.ranker, self.valid))
+        table = score_table(self.ranker, self.valid)
         self.ranker.train()
+        # The last update may have spoilt the weights after a loss that was still finite.
+        usable = np.isfinite(table.predictions).all(axis=0)
+        if not usable.all():
+            raise self._diverged("prediction", ~usable)
+        values = primary_metrics(table)
         value = self._chosen(values)
         place.since_best += 1
         if value > place.best:
             place.best, place.best_step, place.since_best = value, place.step, 0
             save_checkpoint(self.run / "checkpoints/best.safetensors", {"model": self.ranker.state_dict()})
-        losses = (self.sums[0] / self.sums[1].clamp_min(1.0)).tolist()
+        mean = self.sums[0] / torch.where(self.sums[1] > 0, self.sums[1], 1.0)
+        losses = dict(zip(self.tasks, mean.tolist(), strict=True))
         record = {
             "step": place.step,
             "epoch": place.epoch + place.batch / self.train.batches_in(place.epoch),
             "rows": place.rows,
-            "train_loss": dict(zip(self.tasks, losses, strict=True)),
+            "train_loss": losses,
             "valid": {name: None if math.isnan(v) else v for name, v in values.items()},
             "metric": value,
             "best": place.since_best == 0,
@@ -236,12 +254,10 @@ class Trainer:
         }
         place.records += 1
         self.sums.zero_()
-        with self.history.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        # Written anew each time (it is short): a full disk cannot leave half a line behind.
+        write_text(self.history, self.history.read_text(encoding="utf-8") + json.dumps(record) + "\n")
         for name in self.tasks if board is not None else ():
-            board.add_scalar(f"train_loss/{name}", record["train_loss"][name], place.rows)
+            board.add_scalar(f"train_loss/{name}", losses[name], place.rows)
             board.add_scalar(f"valid/{name}", values[name], place.rows)
         return f"{self.config.metric} {value:.4f} (best {place.best:.4f})"
 
@@ -252,14 +268,11 @@ class Trainer:
 
     def _chosen(self, values: dict[str, float]) -> float:
         """The declared metric; tasks that validation cannot rank (one class) are left out of the mean."""
-        if self.config.metric != "mean":
-            known = [values[self.config.metric]]
-        else:
-            known = list(values.values())
-        known = [value for value in known if not math.isnan(value)]
+        metric = self.config.metric
+        known = [v for name, v in values.items() if metric in ("mean", name) and not math.isnan(v)]
         if not known:
             raise DataError(
-                f"validation data must be able to rank by the metric {self.config.metric!r}: two different labels at least",
+                f"validation data must be able to rank by the metric {metric!r}: it needs two different labels",
                 received=", ".join(f"{name}: one class" for name, v in values.items() if math.isnan(v)),
                 mend="give more validation data, or another train.metric",
             )
@@ -273,14 +286,19 @@ class Trainer:
         patience = self.config.patience
         place.finished = place.epoch == self.config.epochs or (0 < patience <= place.since_best)
 
-    def _check_finite(self) -> None:
-        if not bool(torch.isfinite(self.sums).all()):
-            bad = [name for name, ok in zip(self.tasks, torch.isfinite(self.sums[0]).tolist(), strict=True) if not ok]
-            raise TrainingDiverged(
-                "losses must stay finite",
-                received=f"the loss of {', '.join(bad)} is not, near step {self.place.step:,}",
-                mend="lower train.learning_rate, or look for extreme labels; the best checkpoint so far is kept",
-            )
+    def _check_losses(self) -> None:
+        total, _, finite = self.sums.numpy()
+        if not np.isfinite(total).all():
+            # A step later all tasks that share anything are spoilt; the one to look at was the first.
+            raise self._diverged("loss", finite == finite.min())
+
+    def _diverged(self, what: str, bad: np.ndarray) -> TrainingDiverged:
+        names = ", ".join(name for name, is_bad in zip(self.tasks, bad, strict=True) if is_bad)
+        return TrainingDiverged(
+            "losses and predictions must stay finite",
+            received=f"the {what} of {names} is not, near step {self.place.step:,}",
+            mend="lower train.learning_rate, or look for extreme labels; the best checkpoint so far is kept",
+        )
 
     def _save(self) -> None:
         save_checkpoint(
@@ -306,7 +324,7 @@ class Trainer:
         self.balancer.load_state_dict(state["balancer"])
         torch.set_rng_state(state["generator"])
         self.sums.copy_(state["sums"])
-        saved = {k: -math.inf if v is None else v for k, v in state["place"].items()}
+        saved: dict[str, Any] = {k: -math.inf if v is None else v for k, v in state["place"].items()}
         self.place = _Place(**{field.name: saved[field.name] for field in fields(_Place)})
         # Lines written after the checkpoint will be written again.
         lines = self.history.read_text(encoding="utf-8").splitlines(keepends=True) if self.history.exists() else []
@@ -322,13 +340,15 @@ class Trainer:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise RunFailed(
-                "train.tensorboard needs the package tensorboard", received=str(error), mend="pip install 'polyrank[tensorboard]'"
+                "train.tensorboard needs the package tensorboard",
+                received=str(error),
+                mend="pip install 'polyrank[tensorboard]'",
             ) from error
-        writer = SummaryWriter(str(self.run / "tensorboard"))  # type: ignore[no-untyped-call]  # untyped in torch
+        writer = SummaryWriter(str(self.run / "tensorboard"))
         try:
             yield writer
         finally:
-            writer.close()  # type: ignore[no-untyped-call]  # untyped in torch
+            writer.close()
 
 
 @contextmanager

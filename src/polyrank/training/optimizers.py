@@ -16,7 +16,7 @@ Schedule = Literal["constant", "cosine"]
 class LazyAdam:
     """Adam (Kingma & Ba, 2015) on the rows a batch touches; other rows and their moments stay as they are.
 
-    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², row ← row − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε), g the sum over the
+    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², row ← row − lr·m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + ε), g the sum over the
     row's occurrences in the batch, t the number of steps of the optimiser (as in TensorFlow's LazyAdam), not the row's.
 
     Args:
@@ -38,13 +38,14 @@ class LazyAdam:
         """Update the rows that the last forward pass took."""
         self.steps += 1
         first, second = self.betas
-        scale = learning_rate * math.sqrt(1 - second**self.steps) / (1 - first**self.steps)
+        root = math.sqrt(1 - second**self.steps)
+        scale, epsilon = learning_rate * root / (1 - first**self.steps), self.epsilon * root
         for rows, gradient in _touched(self.embeddings):
             moment = self.moment.index_select(0, rows).lerp_(gradient, 1 - first)
             variance = self.variance.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
             self.moment.index_copy_(0, rows, moment)
             self.variance.index_copy_(0, rows, variance)
-            update = moment.div_(variance.sqrt_().add_(self.epsilon)).mul_(-scale)
+            update = moment.div_(variance.sqrt_().add_(epsilon)).mul_(-scale)
             self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
 
     def state_dict(self) -> dict[str, Any]:

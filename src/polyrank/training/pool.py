@@ -1,7 +1,9 @@
-"""Independent pieces of work in processes of their own: side by side, each with its progress and its own peak memory."""
+"""Independent pieces of work, each in a process of its own: side by side, with progress and its own peak memory."""
 
 import multiprocessing
 import resource
+import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ from polyrank.errors import Interrupted, PolyrankError, RunFailed
 from polyrank.progress import Bar, Progress, Sent
 
 _CONTEXT = multiprocessing.get_context("spawn")
+_PATIENCE = 60.0  # seconds a job that was told to end has for saving
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ def run_all(jobs: Sequence[Job], workers: int, progress: Progress) -> list[Any]:
                         whole.advance(1)
         except KeyboardInterrupt:
             raise Interrupted(
-                "the study was interrupted", mend="finished runs are kept: the same command with --resume goes on from there"
+                "the study was interrupted",
+                mend="finished runs are kept: the same command with --resume goes on from there",
             ) from None
         finally:
-            for one in running.values():
-                one.stop()
+            _stop(list(running.values()))
     if failure is not None:
         raise failure
     return [results[index] for index in range(len(jobs))]
@@ -77,7 +80,8 @@ def peak_memory() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,17 @@ class _Running:
         """Take one message; what the job came to, if it has ended."""
         try:
             kind, *rest = self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # killed between two messages, or in the middle of one
             self.process.join()
             code = self.process.exitcode
-            error = RunFailed(f"{self.job.label} ended without a result", received=f"exit code {code}", mend="is memory full?")
-            return self._end(None, error)
+            error = RunFailed(
+                f"{self.job.label} ended without a result", received=f"exit code {code}", mend="is memory full?"
+            )
+            return self.end(None, error)
         if kind == "result":
-            return self._end(rest[0], None)
+            return self.end(rest[0], None)
         if kind == "error":
-            return self._end(None, rest[0])
+            return self.end(None, rest[0])
         if kind == "open":
             self.bar = self.bars.enter_context(progress.bar(f"{self.job.label}: {rest[0]}", rest[1]))
         elif kind == "advance" and self.bar is not None:
@@ -122,18 +128,33 @@ class _Running:
             progress.say(f"{self.job.label}: {rest[0]}")
         return None
 
-    def stop(self) -> None:
-        """Ask the process to save and end, and wait for it."""
-        self.process.terminate()
-        self.process.join(timeout=60)
-        self.process.kill()
-        self._end(None, None)
-
-    def _end(self, value: Any, error: PolyrankError | None) -> _Done:
+    def end(self, value: Any, error: PolyrankError | None) -> _Done:
+        """Wait for the process to be gone, and close what is open."""
         self.bars.close()
         self.process.join()
         self.connection.close()
         return _Done(self.index, value, error)
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    """Ask all to save and end, and wait for them; whoever does not is killed."""
+    try:
+        for one in running:
+            one.process.terminate()
+        deadline = time.monotonic() + _PATIENCE
+        talking = {one.connection for one in running}
+        while talking and time.monotonic() < deadline:
+            # What they still say is heard by nobody, but who waits for a listener cannot end.
+            for connection in wait(talking, timeout=1.0):
+                assert isinstance(connection, Connection)
+                try:
+                    connection.recv()
+                except (EOFError, OSError):
+                    talking.remove(connection)
+    finally:
+        for one in running:
+            one.process.kill()
+            one.end(None, None)
 
 
 def _child(connection: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
