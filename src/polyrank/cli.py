@@ -187,12 +187,11 @@ def _print_metrics(document: dict[str, Any]) -> None:
         box=None,
         header_style="bold",
     )
-    names = list(dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics))
-    table.add_column("task")
-    for name in names:
-        table.add_column(name, justify="right")
-    for task, metrics in document["tasks"].items():
-        table.add_row(escape(task), *(_text(metrics.get(name)) for name in names))
+    table.add_column("")
+    for task in document["tasks"]:
+        table.add_column(escape(task), justify="right")
+    for name in dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics):
+        table.add_row(name, *(_text(metrics.get(name)) for metrics in document["tasks"].values()))
     out_console.print(table)
 
 
@@ -246,8 +245,10 @@ def _text(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, list):
-        return "\\[" + ", ".join(_text(inner) for inner in value) + "]"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        return "–".join(_text(inner) for inner in value)
+    if isinstance(value, int) or abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from polyrank.nn.layers import StackedLinear, StackedMLP
+from polyrank.nn.layers import Dropout, StackedLinear, StackedMLP
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +84,35 @@ class TestStackedMLP:
         torch.testing.assert_close(trained[kept], whole[kept] / 0.75)
         assert kept[whole > 0].float().mean().item() == pytest.approx(0.75, abs=0.03)
         assert torch.equal(network(x), whole)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_the_share_and_scales_the_rest(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.full((1_000, 401), 3.0)  # 401: not a multiple of the four elements drawn at a time
+    y = Dropout(p)(x)
+    dropped = (y == 0).double().mean().item()
+    assert dropped == pytest.approx(p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5)
+    assert y[y != 0].unique().tolist() == pytest.approx([3.0 / (1.0 - round(p * 65_536) / 65_536)])
+    # neighbours are independent: both dropped with probability p²
+    both = ((y[:, 1:] == 0) & (y[:, :-1] == 0)).double().mean().item()
+    assert both == pytest.approx(p * p, abs=0.005)
+
+
+def test_dropout_passes_gradients_of_what_it_kept_and_follows_the_generator() -> None:
+    x = torch.ones(7, 5, requires_grad=True)
+    layer = Dropout(0.5)
+    torch.manual_seed(1)
+    y = layer(x)
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), y)
+    assert not torch.equal(layer(x), y)
+
+
+def test_dropout_is_the_identity_in_evaluation_and_at_zero() -> None:
+    x = torch.randn(3, 4)
+    assert Dropout(0.0)(x) is x
+    assert Dropout(0.5).eval()(x) is x

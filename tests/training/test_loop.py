@@ -1,6 +1,7 @@
 import errno
 import json
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -546,7 +547,7 @@ def test_a_file_that_cannot_be_written(make: Make, monkeypatch: pytest.MonkeyPat
     whole = make(CONFIG, "whole")
     whole.fit()
     trainer = make()
-    replace_file = loop.write_text.__globals__["os"].replace
+    replace_file = os.replace
 
     def full(source: Path, target: Path) -> None:
         if Path(target).name == name and trainer.place.step > 7:
@@ -554,7 +555,7 @@ def test_a_file_that_cannot_be_written(make: Make, monkeypatch: pytest.MonkeyPat
         replace_file(source, target)
 
     with monkeypatch.context() as disk:
-        disk.setattr("os.replace", full)
+        disk.setattr(os, "replace", full)
         with pytest.raises(StorageError, match=rf"cannot write .*{name}[\s\S]*No space left"):
             trainer.fit()
 
@@ -582,10 +583,10 @@ def test_tensorboard_gets_losses_and_metrics(make: Make) -> None:
 
 
 def test_only_some_tasks(make: Make) -> None:
-    trainer = make(tasks=("watch", "click"), weights={"click": 2.0})
+    trainer = make(replace(CONFIG, learning_rate=0.01), tasks=("watch", "click"), weights={"click": 2.0})
     trainer.fit()
 
+    assert min(_history(trainer)[-1]["valid"].values()) > 0.6
     for line in _history(trainer):
         assert list(line["train_loss"]) == list(line["valid"]) == ["watch", "click"]
         assert line["weights"] == {"watch": 1.0, "click": 2.0}
-        assert line["valid"]["watch"] > 0.6

@@ -19,6 +19,7 @@ from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
 from polyrank.models.single_task import SingleTask, SingleTaskConfig
 from polyrank.nn.embeddings import Columns, Embeddings
 from polyrank.nn.experts import GateWeights
+from polyrank.nn.layers import Dropout
 from polyrank.nn.towers import Heads, Towers, starting_biases
 
 
@@ -98,7 +99,7 @@ class Ranker(nn.Module):
         self.kinds = [task.kind for task in tasks]
         self.embeddings = Embeddings(_columns(layout), config.embedding_width)
         in_width = self.embeddings.out_width + layout.dense_columns
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
         self.architecture: Any = ARCHITECTURES[config.architecture].kind(in_width, len(tasks), options)
         means = [s.mean for s in statistics]
         self.towers = Towers(

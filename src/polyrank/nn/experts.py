@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from polyrank.nn.layers import StackedMLP
+from polyrank.nn.layers import Dropout, StackedMLP
 
 SHARED = -1  # the owner of what belongs to no single task
 
@@ -66,7 +66,7 @@ class ExpertGroup(nn.Module):
         self.weight = nn.Parameter(torch.cat([weight, gates], dim=2))
         self.bias = nn.Parameter(torch.zeros(inputs, 1, experts, first))
         self.deeper = StackedMLP(inputs * experts, first, tuple(deeper), dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Run all experts.

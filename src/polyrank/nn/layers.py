@@ -7,6 +7,30 @@ import torch
 from torch import Tensor, nn
 
 
+class Dropout(nn.Module):
+    """Inverted dropout: in training each element is 0 with probability p, else x / (1 − p); nothing otherwise.
+
+    `torch.nn.Dropout`, but several times faster on a processor: sixteen random bits an element, drawn from torch's
+    generator four elements at a time, instead of one Bernoulli draw each. p is rounded to a multiple of 2⁻¹⁶.
+
+    Args:
+        p: in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.dropped = round(p * 65_536)  # of the 2¹⁶ values that sixteen bits can take
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the same shape."""
+        if not self.training or not self.dropped:
+            return x
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform on −2¹⁵ … 2¹⁵ − 1
+        kept = (bits >= self.dropped - 32_768).to(x.dtype)
+        return x * kept.mul_(65_536 / (65_536 - self.dropped))
+
+
 class StackedLinear(nn.Module):
     """G independent linear layers as one batched product: `y[g] = x[g] W[g] + b[g]`.
 
@@ -47,7 +71,7 @@ class StackedMLP(nn.Module):
         super().__init__()
         sizes = (in_width, *widths)
         self.layers = nn.ModuleList(StackedLinear(groups, inner, outer) for inner, outer in pairwise(sizes))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out_width = sizes[-1]
 
     def forward(self, x: Tensor) -> Tensor:
