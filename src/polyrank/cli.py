@@ -185,11 +185,12 @@ def _print_metrics(document: dict[str, Any]) -> None:
         title=f"{escape(document['data'])}: {document['rows']:,} rows",
         title_justify="left",
         box=None,
+        padding=(0, 1, 0, 0),
         header_style="bold",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for task in document["tasks"]:
-        table.add_column(escape(task), justify="right")
+        table.add_column(escape(task), justify="right", overflow="fold")
     for name in dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics):
         table.add_row(name, *(_text(metrics.get(name)) for metrics in document["tasks"].values()))
     out_console.print(table)
@@ -245,7 +246,7 @@ def _text(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, list):
-        return "–".join(_text(inner) for inner in value)
+        return "–".join(f"{inner:,.0f}" if abs(inner) >= 1_000 else f"{inner:.3f}" for inner in value)
     if isinstance(value, int) or abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.4f}"

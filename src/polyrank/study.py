@@ -67,20 +67,23 @@ def run_study(
     """
     stamp = out / "study.json"
     table = json.loads(json.dumps(settings.table(run=False)))
-    before = read_json(stamp) if stamp.exists() else None
-    if before is not None and not resume:
-        raise RunError(
-            "a new study needs a directory of its own",
-            received=f"{out} holds one",
-            mend="name another --out, or go on with it by --resume",
-        )
-    if before is not None:
-        _check_same("config", before.get("config", {}), table, out)
+    if stamp.exists():
+        if not resume:
+            raise RunError(
+                "a new study needs a directory of its own",
+                received=f"{out} holds one",
+                mend="name another --out, or go on with it by --resume",
+            )
+        before = read_json(stamp)
+        if before != table:
+            changed = [f"{s}.{k}" for s in table for k in table[s] if before.get(s, {}).get(k) != table[s][k]]
+            raise RunError(
+                "a resumed study must have the config it began with",
+                received=f"{out} differs in {', '.join(changed) or 'its keys'}",
+                mend="undo the change, or name another --out",
+            )
     prepared = prepare(settings, out, progress, test=True)
-    data = {part: read_json(out / "encoded" / part / "manifest.json")["checksums"] for part in prepared.parts}
-    if before is not None:
-        _check_same("data", before.get("data", {}), data, out)
-    write_json(stamp, {"format": 1, "config": table, "data": data})
+    write_json(stamp, table)
     save_schema(prepared.schema, out / "schema.toml")
     tasks = settings.data.tasks or prepared.schema.task_names
     trainings = plan(settings, tasks)
@@ -93,17 +96,6 @@ def run_study(
     jobs = [Job(t.name, _one, (t, settings, out, threads)) for t in waiting]
     run_all(jobs, workers, progress)
     return _Judge(settings, prepared, out, tasks).study(title, command)
-
-
-def _check_same(what: str, before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """Refuse to go on with a study whose finished runs would not belong with the new ones."""
-    if before != now:
-        keys = [f"{s}.{k}" for s in now for k in now[s] if before.get(s, {}).get(k) != now[s][k]]
-        raise RunError(
-            f"a resumed study must have the {what} it began with",
-            received=f"{out} differs in {', '.join(keys) or 'its keys'}",
-            mend="undo the change, or name another --out",
-        )
 
 
 def _one(training: Training, settings: Settings, out: Path, threads: int, progress: Progress) -> None:

@@ -2,8 +2,8 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
-import lightgbm
 import numpy as np
 
 from polyrank.data.encoders import Layout
@@ -56,12 +56,15 @@ def boost(
     Raises:
         DataError: training or validation has no row of the task, or one class only of a binary one.
     """
+    # Here, because it takes a second to import, which every command and every process of a study would wait.
+    import lightgbm
+
     began = time.perf_counter()
     position = schema.task_names.index(task)
     binary = schema.tasks[position].kind == "binary"
     categories = [name for name, kind in _names(layout) if kind == "category"]
 
-    def own(part: str, data: EncodedData, limit: int | None) -> lightgbm.Dataset:
+    def own(part: str, data: EncodedData, limit: int | None) -> Any:
         chosen = np.flatnonzero(schema.sample_spaces(np.asarray(data.labels))[:, position])
         if limit is not None and len(chosen) > limit:
             chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from polyrank.metrics.bootstrap import bootstrap_values
 from polyrank.metrics.ranking import AucSweep, xauc
@@ -134,7 +134,7 @@ def difference(by_seed: np.ndarray, by_replicate: np.ndarray, level: float) -> D
         (from_rows**2 / (len(replicates) - 1) if from_rows else 0.0)
         + (from_seeds**2 / (seeds - 1) if from_seeds else 0.0)
     )
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * total**0.5
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * total**0.5
     return Difference(mean, mean - half, mean + half, verdict(mean - half, mean + half))
 
 
