@@ -12,14 +12,14 @@ help: ## Say what there is
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY) ## Compare shared models with single-task ones on built-in data, and write a report
 	$(BIN)/polyrank demo --out runs/demo --resume
 
 test: $(READY) ## Run the tests (minutes)
-	$(BIN)/pytest -m 'not slow' -n 2
+	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: $(READY) ## Run the long tests too
 	$(BIN)/pytest
@@ -35,6 +35,7 @@ format: $(READY) ## Put the code in its one format
 	$(BIN)/ruff format .
 
 docs: $(READY) ## Build the documentation into site/
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 bench: $(READY) ## Measure what the documentation quotes (long); results go to benchmarks/results/

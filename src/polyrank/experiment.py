@@ -35,7 +35,7 @@ DEMO: dict[str, Any] = {
     },
     "model": {"embedding_width": 8, "embedding_dropout": 0.3},
     "train": {"epochs": 4, "learning_rate": 2e-3, "warmup": 0.1},
-    "compare": {"architectures": ["shared_bottom", "mmoe", "ple"], "seeds": [0, 1]},
+    "compare": {"architectures": ["shared_bottom", "mmoe", "ple"], "seeds": [0, 1, 2]},
 }
 
 

@@ -92,7 +92,7 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
         if settings.data.leak_guard:
             for leak in find_leaks(schema, sources["train"]):
                 progress.say(
-                    f"[yellow]leak guard:[/] {leak.feature!r} alone predicts {leak.task!r} with AUC {leak.auc:.4f}: "
+                    f"leak guard: {leak.feature!r} alone predicts {leak.task!r} with AUC {leak.auc:.4f}: "
                     "is it known before the label? Otherwise remove it from the schema."
                 )
         encoders = Encoders.fit(schema, sources["train"], progress)

@@ -256,7 +256,7 @@ def test_sigterm_says_the_same(config: Config, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_sigkill_of_the_command(config: Config, tmp_path: Path, seed: int) -> None:
     path = config(rows=3_000, epochs=8, save_seconds=0.0, model={"architecture": ["mmoe", "ple"][seed % 2]})
     train(path, [], tmp_path / "whole", resume=False)

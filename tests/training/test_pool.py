@@ -69,15 +69,15 @@ def sleep(progress: Progress) -> None:
     time.sleep(600)
 
 
-def save_when_told(path: Path, progress: Progress) -> bytes:
-    """As a training does on SIGTERM: it saves; then it says more than a pipe can hold."""
+def save_when_told(path: Path, progress: Progress) -> None:
+    """As a training does on SIGTERM: it saves; and before, it says more than a pipe can hold."""
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
     progress.say("asleep")
     while not told:
         time.sleep(0.01)
+    progress.say("!" * 2**20)
     path.touch()
-    return bytes(2**20)
 
 
 def never_end(progress: Progress) -> None:
@@ -197,7 +197,10 @@ def test_a_child_that_is_interrupted(work: ModuleType) -> None:
         run_all([Job("the job", work.interrupt, ())], 1, Silent())
 
 
-def test_ctrl_c_lets_jobs_save_and_leaves_no_process_behind(work: ModuleType, tmp_path: Path) -> None:
+def test_ctrl_c_lets_jobs_save_and_leaves_no_process_behind(
+    work: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_PATIENCE", 20.0)
     saved = tmp_path / "saved"
     jobs = [Job("saves", work.save_when_told, (saved,)), Job("sleeps", work.sleep, ()), Job("waits", work.sleep, ())]
     progress = Recorded(stop_at="saves: asleep")
