@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -6,21 +7,21 @@ from rich.console import Console
 from polyrank.progress import Event, Sent, Silent, Terminal
 
 
-def test_a_file_gets_plain_lines() -> None:
+def test_a_file_gets_plain_lines_and_one_for_each_note() -> None:
     out = io.StringIO()
     terminal = Terminal(Console(file=out, width=40))
 
     with terminal.bar("fitting", 10) as outer:
-        outer.advance(5, "loss 0.1")
+        outer.advance(2)
+        outer.advance(3, "loss 0.1")
         with terminal.bar("logs/day[1].parquet", None) as inner:
             inner.advance(1)
         terminal.say("warning: [x] leaks into a very long line that stays one line")
 
-    assert out.getvalue().splitlines() == [
-        "fitting",
-        "logs/day[1].parquet",
-        "warning: [x] leaks into a very long line that stays one line",
-    ]
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "fitting"
+    assert re.fullmatch(r"fitting: 5 of 10 rows, [\d,]+ rows/s, loss 0\.1", lines[1])
+    assert lines[2:] == ["logs/day[1].parquet", "warning: [x] leaks into a very long line that stays one line"]
 
 
 def test_a_terminal_shows_bars_and_clears_them() -> None:
@@ -47,7 +48,7 @@ def test_sent_events_are_plain_and_in_order() -> None:
         bar.advance(3, "auc 0.7")
         sent.say("line")
 
-    assert events == [("open", "train", 8), ("advance", 3, "auc 0.7"), ("say", "line"), ("close",)]
+    assert events == [("open", "train", 8, "rows"), ("advance", 3, "auc 0.7"), ("say", "line"), ("close",)]
     assert all(type(part) in (str, int) for event in events for part in event)
 
 
@@ -57,7 +58,7 @@ def test_sent_bar_closes_when_the_work_fails() -> None:
     with pytest.raises(ValueError, match="work"), Sent(events.append).bar("train", None):
         raise ValueError("work")
 
-    assert events == [("open", "train", None), ("close",)]
+    assert events == [("open", "train", None, "rows"), ("close",)]
 
 
 def test_silent_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

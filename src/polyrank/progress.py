@@ -1,5 +1,6 @@
 """Progress: what is being done, how fast, and how long it will still take."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichBars
 
 # Events are plain tuples, so that they cross process borders:
-# ("open", label, total) · ("advance", rows, note) · ("close",) · ("say", text)
+# ("open", label, total, unit) · ("advance", rows, note) · ("close",) · ("say", text)
 Event = tuple[str | int | None, ...]
 
 
@@ -26,8 +27,8 @@ class Progress(ABC):
 
     @abstractmethod
     @contextmanager
-    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
-        """A bar over `total` rows (None: not known)."""
+    def bar(self, label: str, total: int | None, unit: str = "rows") -> Iterator[Bar]:
+        """A bar over `total` rows, or other units (None: not known)."""
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -38,7 +39,7 @@ class Silent(Progress, Bar):
     """Reports nothing: for the library and the tests."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+    def bar(self, label: str, total: int | None, unit: str = "rows") -> Iterator[Bar]:
         """A bar that nobody sees."""
         yield self
 
@@ -69,16 +70,16 @@ class Terminal(Progress):
         self._open = 0
 
     @contextmanager
-    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
-        """A bar on the screen for as long as the block lasts; one line where there is no terminal."""
+    def bar(self, label: str, total: int | None, unit: str = "rows") -> Iterator[Bar]:
+        """A bar on the screen for as long as the block lasts; without a terminal, a line now and one with each note."""
         if not self.console.is_terminal:
             self.say(label)
-            yield Silent()
+            yield _Lines(self, label, total, unit)
             return
         if self._open == 0:
             self._bars.start()
         self._open += 1
-        task = self._bars.add_task(label, total=total, speed="", note="")
+        task = self._bars.add_task(label, total=total, unit=unit, speed="", note="")
         try:
             yield _TerminalBar(self._bars, task)
         finally:
@@ -98,8 +99,25 @@ class _TerminalBar(Bar):
 
     def advance(self, rows: int, note: str = "") -> None:
         state = next(t for t in self._bars.tasks if t.id == self._task)
-        speed = f"{state.speed:,.0f} rows/s" if state.speed else ""
+        unit = state.fields["unit"]
+        speed = f"{state.speed:,.0f} {unit}/s" if state.speed and unit == "rows" else ""
         self._bars.update(state.id, advance=rows, speed=speed, note=note or state.fields["note"])
+
+
+class _Lines(Bar):
+    """For log files: a line whenever there is something to note."""
+
+    def __init__(self, progress: Progress, label: str, total: int | None, unit: str) -> None:
+        self._progress, self._label, self._unit = progress, label, unit
+        self._total = "" if total is None else f" of {total:,}"
+        self._done, self._began = 0, time.monotonic()
+
+    def advance(self, rows: int, note: str = "") -> None:
+        self._done += rows
+        if note:
+            speed = self._done / max(time.monotonic() - self._began, 1e-9)
+            done = f"{self._done:,}{self._total} {self._unit}, {speed:,.0f} {self._unit}/s"
+            self._progress.say(f"{self._label}: {done}, {note}")
 
 
 class Sent(Progress, Bar):
@@ -109,9 +127,9 @@ class Sent(Progress, Bar):
         self._send = send
 
     @contextmanager
-    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+    def bar(self, label: str, total: int | None, unit: str = "rows") -> Iterator[Bar]:
         """A bar in the process that listens."""
-        self._send(("open", label, total))
+        self._send(("open", label, total, unit))
         try:
             yield self
         finally:

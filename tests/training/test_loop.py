@@ -369,7 +369,12 @@ def test_a_task_that_validation_cannot_rank_is_left_out_of_the_mean(make: Make) 
     valid = _log(100, seed=1)
     valid["click"] = np.ones(100, np.int8)
     trainer = make(valid=valid)
+    said: list[str] = []
+    trainer.progress.say = said.append  # type: ignore[method-assign]
     trainer.fit()
+
+    assert len(said) == 1
+    assert said[0].startswith("validation cannot rank click (one class)")
 
     for line in _history(trainer):
         assert line["valid"]["click"] is None
@@ -381,7 +386,9 @@ def test_validation_that_can_rank_nothing_is_refused(make: Make) -> None:
     valid["click"] = np.zeros(100, np.int8)
 
     with pytest.raises(DataError, match=r"metric 'mean'[\s\S]*click: one class, buy: one class, watch: one class"):
-        make(valid=valid).fit()
+        (refused := make(valid=valid)).fit()
+    assert refused.place.step == 0  # before the first step, not after an epoch
+    assert not refused.run.exists()
     with pytest.raises(DataError, match=r"metric 'click'[\s\S]*received: +click: one class"):
         make(replace(CONFIG, metric="click"), valid={**valid, "watch": np.arange(100.0)}).fit()
 
@@ -505,6 +512,27 @@ def test_a_signal_saves_and_says_how_to_go_on(
 
     for which in ("best", "last"):
         assert _same(_weights(again, which), _weights(whole, which))
+
+
+def test_ctrl_c_during_the_last_evaluation_is_not_swallowed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(replace(CONFIG, epochs=1))
+
+    def interrupted(table: object) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        return {"click": 0.5, "buy": 0.5, "watch": 0.5}
+
+    monkeypatch.setattr(loop, "primary_metrics", interrupted)
+    with pytest.raises(Interrupted, match="--resume"):
+        trainer.fit()
+
+    assert trainer.place.finished
+    assert load_checkpoint(trainer.run / "checkpoints/last.safetensors")["place"]["finished"]
+
+
+def test_the_table_s_learning_rate_suits_its_optimizer(make: Make) -> None:
+    assert make().embedding_rate == CONFIG.learning_rate
+    assert make(replace(CONFIG, embedding_optimizer="adagrad")).embedding_rate == 0.05
+    assert make(replace(CONFIG, embedding_optimizer="adagrad", embedding_learning_rate=0.3)).embedding_rate == 0.3
 
 
 def test_a_second_ctrl_c_stops_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

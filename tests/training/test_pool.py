@@ -37,6 +37,12 @@ def mistake(progress: Progress) -> None:
     raise DataError("labels must be labels", received="a cat", mend="give labels")
 
 
+def mistake_after(path: Path, progress: Progress) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+    mistake(progress)
+
+
 def accident(progress: Progress) -> None:
     raise ZeroDivisionError("the number was 0")
 
@@ -51,7 +57,8 @@ def die(progress: Progress) -> None:
 
 
 def die_halfway_through_a_message(progress: Progress) -> None:
-    progress._send.__self__._send(b"\0\0\1\0abc")  # type: ignore[attr-defined]  # says 256 bytes follow; 3 do
+    (connection,) = (cell.cell_contents for cell in progress._send.__closure__)  # type: ignore[attr-defined]
+    connection._send(b"\0\0\1\0abc")  # says 256 bytes follow; 3 do
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -77,6 +84,16 @@ def save_when_told(path: Path, progress: Progress) -> None:
     while not told:
         time.sleep(0.01)
     progress.say("!" * 2**20)
+    path.touch()
+
+
+def save_when_unheard(path: Path, progress: Progress) -> None:
+    """As a training does that reports as it goes, and saves on SIGTERM."""
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    while not told:
+        progress.say("asleep")
+        time.sleep(0.01)
     path.touch()
 
 
@@ -110,7 +127,7 @@ class Recorded(Progress, Bar):
         self._stop_at = stop_at
 
     @contextmanager
-    def bar(self, label: str, total: int | None) -> Iterator[Bar]:
+    def bar(self, label: str, total: int | None, unit: str = "rows") -> Iterator[Bar]:
         self.events.append(("open", label, total))
         yield self
         self.events.append(("close", label))
@@ -158,21 +175,59 @@ def test_progress_arrives_under_the_job_s_label(work: ModuleType) -> None:
     ]
 
 
-def test_an_error_surfaces_once_the_others_have_ended_and_nothing_new_begins(work: ModuleType, tmp_path: Path) -> None:
-    beside, after = tmp_path / "beside", tmp_path / "after"
+def test_an_error_stops_the_others_lets_them_save_and_nothing_new_begins(work: ModuleType, tmp_path: Path) -> None:
+    saved, after = tmp_path / "saved", tmp_path / "after"
     jobs = [
-        Job("slow", work.touch, (beside, 1.0)),
-        Job("bad", work.mistake, ()),
+        Job("beside", work.save_when_told, (saved,)),
+        Job("bad", work.mistake_after, (tmp_path / "begun",)),
         Job("next", work.touch, (after, 0.0)),
     ]
 
+    class Begins(Recorded):
+        def say(self, text: str) -> None:
+            super().say(text)
+            (tmp_path / "begun").touch()  # the bad one errs once the other is at work
+
     with pytest.raises(DataError, match=r"labels must be labels\n +received: a cat\n +to mend: +give labels") as caught:
-        run_all(jobs, 2, Silent())
+        run_all(jobs, 2, Begins())
 
     assert caught.value.exit_code == 2
-    assert beside.exists()
+    assert saved.exists()
     assert not after.exists()
     assert multiprocessing.active_children() == []
+
+
+def test_sigterm_is_as_ctrl_c(work: ModuleType, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+
+    class Ends(Recorded):
+        def say(self, text: str) -> None:
+            super().say(text)
+            os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="--resume"):
+        run_all([Job("beside", work.save_when_told, (saved,))], 1, Ends())
+
+    assert saved.exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert multiprocessing.active_children() == []
+
+
+def test_a_job_whose_parent_is_gone_saves_and_ends(work: ModuleType, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    child = multiprocessing.get_context("spawn").Process(
+        target=pool._child, args=(theirs, work.save_when_unheard, (saved,))
+    )
+    child.start()
+    theirs.close()
+    assert ours.recv() == ("say", "asleep")
+    ours.close()
+    child.join(timeout=30)
+
+    assert saved.exists()
+    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class TrainConfig:
         epochs: passes over the data at most.
         batch_size: rows a step.
         learning_rate: of the dense parameters, after warm-up.
-        embedding_learning_rate: of the embedding table; None for the same.
+        embedding_learning_rate: of the embedding table; None for the same with `adam`, 0.05 with `adagrad`.
         embedding_optimizer: `adam` (lazy Adam) or `adagrad` (row-wise); both touch the rows of the batch only.
         weight_decay: AdamW's, on dense weights (never on biases or embeddings).
         schedule: of the learning rate after warm-up: `cosine` falls to 0, `constant` stays.
@@ -138,6 +138,7 @@ class Trainer:
             )
         self.dense = dense_optimizer(ranker, config.learning_rate, config.weight_decay)
         self.sparse = EMBEDDING_OPTIMIZERS[config.embedding_optimizer](ranker.embeddings)
+        self.embedding_rate = config.embedding_learning_rate or self.sparse.usual_rate or config.learning_rate
         self.place = _Place()
         # Sums of loss × weight, of weight, and of finite losses by task since the last evaluation: read then, not each
         # step.
@@ -152,9 +153,10 @@ class Trainer:
         Raises:
             TrainingDiverged: a loss or a prediction is not finite.
             Interrupted: ctrl-C or SIGTERM; the place is saved.
-            DataError: validation data cannot rank any task.
+            DataError: validation data cannot rank by the declared metric.
             StorageError: a checkpoint or the history cannot be written.
         """
+        self._check_validation()
         if resume and (self.run / "checkpoints/last.safetensors").exists():
             self._restore()
         else:
@@ -191,8 +193,6 @@ class Trainer:
                 self._turn_epoch(batches)
                 self._save()
                 began = time.perf_counter()
-                if place.finished:
-                    return
             elif stop or time.monotonic() - self._saved_at > config.save_seconds:
                 place.seconds += now - began
                 self._save()
@@ -203,6 +203,8 @@ class Trainer:
                     received=signal.Signals(stop[0]).name,
                     mend=f"all is saved at step {place.step:,}: the same command with --resume goes on from there",
                 )
+            if place.finished:
+                return
 
     def _step(self, batch: Batch) -> None:
         """Forward, balanced backward, update."""
@@ -219,7 +221,7 @@ class Trainer:
         for group in self.dense.param_groups:
             group["lr"] = config.learning_rate * factor
         self.dense.step()
-        self.sparse.step((config.embedding_learning_rate or config.learning_rate) * factor)
+        self.sparse.step(self.embedding_rate * factor)
         self.sums += torch.stack([losses.detach() * mass, mass, torch.isfinite(losses)])
         place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + batch.rows
 
@@ -266,16 +268,31 @@ class Trainer:
         weights: Tensor | None = getattr(self.balancer, "weights", None)
         return {} if weights is None else dict(zip(self.tasks, weights.tolist(), strict=True))
 
-    def _chosen(self, values: dict[str, float]) -> float:
-        """The declared metric; tasks that validation cannot rank (one class) are left out of the mean."""
+    def _check_validation(self) -> None:
+        """Before the first step: which tasks can validation rank, that is, have two different labels there?"""
+        low = torch.full((len(self.tasks),), math.inf)
+        high = -low
+        for batch in self.valid.in_order():
+            low = torch.minimum(low, torch.where(batch.where, batch.labels, math.inf).amin(dim=0))
+            high = torch.maximum(high, torch.where(batch.where, batch.labels, -math.inf).amax(dim=0))
+        blind = [name for name, ranks in zip(self.tasks, (low < high).tolist(), strict=True) if not ranks]
         metric = self.config.metric
-        known = [v for name, v in values.items() if metric in ("mean", name) and not math.isnan(v)]
-        if not known:
+        if metric in blind or len(blind) == len(self.tasks):
             raise DataError(
                 f"validation data must be able to rank by the metric {metric!r}: it needs two different labels",
-                received=", ".join(f"{name}: one class" for name, v in values.items() if math.isnan(v)),
+                received=", ".join(f"{name}: one class" for name in blind),
                 mend="give more validation data, or another train.metric",
             )
+        if blind and metric == "mean":
+            self.progress.say(
+                f"validation cannot rank {', '.join(blind)} (one class): the best checkpoint is chosen by the mean "
+                "over the other tasks"
+            )
+
+    def _chosen(self, values: dict[str, float]) -> float:
+        """The declared metric; a task that validation cannot rank is left out of the mean."""
+        metric = self.config.metric
+        known = [v for name, v in values.items() if metric in ("mean", name) and not math.isnan(v)]
         return sum(known) / len(known)
 
     def _turn_epoch(self, batches: int) -> None:

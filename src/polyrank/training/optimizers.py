@@ -25,6 +25,8 @@ class LazyAdam:
         epsilon: ε.
     """
 
+    usual_rate: float | None = None  # that of the dense parameters
+
     def __init__(
         self, embeddings: Embeddings, *, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
     ) -> None:
@@ -68,6 +70,10 @@ class RowwiseAdagrad:
         embeddings: whose table is updated.
         epsilon: ε.
     """
+
+    usual_rate: float | None = (
+        0.05  # a step is at most the rate, and shrinks as a row is seen: Adam's would hardly move it
+    )
 
     def __init__(self, embeddings: Embeddings, *, epsilon: float = 1e-8) -> None:
         self.embeddings, self.epsilon = embeddings, epsilon

@@ -1,16 +1,20 @@
 """Independent pieces of work, each in a process of its own: side by side, with progress and its own peak memory."""
 
 import multiprocessing
+import os
 import resource
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from polyrank.errors import Interrupted, PolyrankError, RunFailed
@@ -35,17 +39,17 @@ def run_all(jobs: Sequence[Job], workers: int, progress: Progress) -> list[Any]:
     A fresh process gives memory back when it ends and makes its peak memory its own.
 
     Raises:
-        PolyrankError: the first job's error, once all running jobs have ended.
-        Interrupted: ctrl-C; the jobs were told to save and end.
+        PolyrankError: the first job's error; the jobs beside it were told to save and end.
+        Interrupted: ctrl-C or SIGTERM; the jobs were told to save and end.
     """
     results: dict[int, Any] = {}
     running: dict[Connection, _Running] = {}
     waiting = list(enumerate(jobs))
     failure: PolyrankError | None = None
-    with progress.bar("all runs", len(jobs)) as whole:
+    with _interruptible(), progress.bar("all runs", len(jobs), unit="runs") as whole:
         try:
-            while running or (waiting and failure is None):
-                while waiting and len(running) < workers and failure is None:
+            while failure is None and (running or waiting):
+                while waiting and len(running) < workers:
                     index, job = waiting.pop(0)
                     started = _Running(index, job)
                     running[started.connection] = started
@@ -119,7 +123,7 @@ class _Running:
         if kind == "error":
             return self.end(None, rest[0])
         if kind == "open":
-            self.bar = self.bars.enter_context(progress.bar(f"{self.job.label}: {rest[0]}", rest[1]))
+            self.bar = self.bars.enter_context(progress.bar(f"{self.job.label}: {rest[0]}", *rest[1:]))
         elif kind == "advance" and self.bar is not None:
             self.bar.advance(*rest)
         elif kind == "close":
@@ -157,13 +161,37 @@ def _stop(running: Sequence[_Running]) -> None:
             one.end(None, None)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end a job, do what ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _child(connection: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """The process's whole life: work, send what it came to."""
+
+    def send(message: tuple[Any, ...]) -> None:
+        try:
+            connection.send(message)
+        except BrokenPipeError:  # nobody listens any more: save and end, as if told to
+            os.kill(os.getpid(), signal.SIGTERM)
+
     try:
-        connection.send(("result", work(*arguments, Sent(connection.send))))
+        send(("result", work(*arguments, Sent(send))))
     except PolyrankError as error:
-        connection.send(("error", error))
+        send(("error", error))
     except KeyboardInterrupt:
-        connection.send(("error", Interrupted("the run was interrupted")))
+        send(("error", Interrupted("the run was interrupted")))
     except Exception as error:  # noqa: BLE001  # whatever it was, the parent must hear of it
-        connection.send(("error", RunFailed(f"{type(error).__name__}: {error}", received=traceback.format_exc())))
+        send(("error", RunFailed(f"{type(error).__name__}: {error}", received=traceback.format_exc())))
