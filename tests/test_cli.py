@@ -1,9 +1,11 @@
 """The command line: exit codes, one message for a user's mistake, and never a traceback."""
 
+import copy
 import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from polyrank import cli
 from polyrank.data.schema import load_schema, save_schema
 
+STUDY = json.loads((Path(__file__).parent / "fixtures/seesaw.json").read_text(encoding="utf-8"))
 CONFIG = """
 [data]
 schema = "schema.toml"
@@ -137,6 +140,17 @@ def test_help(polyrank, command):
         " ".join(command), []
     ):
         assert word in result.out
+
+
+@pytest.mark.parametrize("command", ["demo", "compare", "train"])
+def test_a_flag_takes_no_value(polyrank, command):
+    (line,) = (line for line in polyrank(command, "--help").out.splitlines() if "--resume" in line)
+    assert "<" not in line
+
+
+def test_version(polyrank):
+    result = polyrank("--version")
+    assert (result.code, result.out, result.err) == (0, f"polyrank {version('polyrank')}\n", "")
 
 
 class TestUsage:
@@ -413,7 +427,8 @@ class TestData:
             *("--out", folder / "page.html"),
         )
         assert result.code == 0
-        assert "price alone predicts click with AUC 1.0000" in result.out
+        assert result.out.count("price alone gives click an AUC of 1.0000") == 1
+        assert result.out.count("1.0000") == 1
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -506,6 +521,27 @@ class TestCompare:
         assert_message(result, *words)
         assert not (folder / "study").exists()
 
+    def test_a_difference_without_an_interval(self, capsys):
+        study = copy.deepcopy(STUDY)
+        cell = study["models"][0]["tasks"]["income"]["delta"]["single_task"]
+        cell |= {"mean": 0.0625, "low": None, "high": None, "verdict": "tie"}
+        del study["costs"]["lightgbm"]
+        cli._print_study(study, Path("out"))
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "+0.0625" in line)
+        assert line.split("+0.0625")[1].split()[0] == "tie"
+
+    def test_costs_have_a_line_for_every_reference(self, capsys):
+        study = copy.deepcopy(STUDY)
+        study["costs"]["lightgbm"] = {"train_seconds": 12.34, "peak_memory_bytes": 2**30, "model_bytes": 3 * 2**20}
+        cli._print_study(study, Path("out"))
+        lines = capsys.readouterr().out.splitlines()
+        (line,) = (line for line in lines if line.startswith("LightGBM, all"))
+        assert line.split()[2:] == ["–", "12.3", "1,024", "MiB", "3.00", "MiB"]
+        assert any(line.startswith("single-task, all") for line in lines)
+        del study["costs"]["lightgbm"]
+        cli._print_study(study, Path("out"))
+        assert "LightGBM, all" not in capsys.readouterr().out
+
     def test_demo_mistakes(self, polyrank, tmp_path):
         result = polyrank("demo", "--out", tmp_path / "demo", "--set", "train.epoch=1")
         assert_message(result, "did you mean 'epochs'?")
@@ -545,6 +581,35 @@ def test_exit_codes_of_a_process(arguments, code, tmp_path):
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize(
+    ("text", "sets", "rule"),
+    [
+        (None, [], "must be a TOML file"),
+        ("[data\n", [], "must be valid TOML"),
+        ("", ["--set", "epochs"], "--set takes"),
+    ],
+    ids=["missing", "syntax", "set"],
+)
+def test_a_config_that_cannot_be_read_is_said_before_torch_is_imported(command, text, sets, rule, tmp_path):
+    if text is not None:
+        (tmp_path / "c.toml").write_text(text)
+    arguments = ["polyrank", command, "c.toml", "--out", "run", *sets]
+    script = f"""
+import sys
+from polyrank import cli
+sys.argv = {arguments!r}
+try:
+    cli.main()
+finally:
+    print("torch" in sys.modules, "pyarrow" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "False False\n")
+    assert rule in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from polyrank.data.encoders import Encoders
-from polyrank.datasets import open_data, open_schema
+from polyrank.datasets import absolute, open_data, open_schema
 from polyrank.errors import ConfigError, DataError
 
 NOWHERE = Path("nowhere")
@@ -160,3 +160,11 @@ def test_schema_file_relative_to_the_base(tmp_path):
     assert open_schema("s.toml", tmp_path).task_names == ("click",)
     with pytest.raises(ConfigError):
         open_schema("s.toml", NOWHERE)
+
+
+def test_absolute(tmp_path, monkeypatch):
+    for place in ("", "builtin:census/test", "s3://bucket/logs", str(tmp_path / "a.parquet")):
+        assert absolute(place, NOWHERE) == place
+    assert absolute("logs/*.parquet", tmp_path) == str(tmp_path / "logs/*.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a.csv", Path("data")) == str(tmp_path / "data/a.csv")

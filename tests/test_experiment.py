@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 
 from polyrank import experiment
 from polyrank.data.schema import load_schema, save_schema
+from polyrank.data.store import encode_to
 from polyrank.errors import ConfigError, DataError, RunError, StorageError
 from polyrank.metrics.ranking import auc
 from polyrank.progress import Silent
@@ -158,6 +160,47 @@ def test_evaluate_is_on_the_data_it_is_given(trained, folder, tmp_path, write_ta
     experiment.score(run, str(tmp_path / "few.parquet"), tmp_path / "scores.parquet")
     scores = pq.read_table(tmp_path / "scores.parquet")["p_click"].to_numpy()
     assert found["tasks"]["click"]["auc"] == auc(scores, rows["is_click"].to_numpy())
+
+
+def test_evaluate_needs_no_clock(trained, folder, tmp_path, write_table):
+    run, document = trained
+    timeless = write_table(pq.read_table(folder / "test.parquet").drop_columns("time_ms"), tmp_path / "log.parquet")
+    assert experiment.evaluate(run, str(timeless))["tasks"] == document["tasks"]
+
+
+def test_evaluate_encodes_inside_the_run_and_leaves_nothing(trained, folder, monkeypatch):
+    run, _ = trained
+    before, places = sorted(run.rglob("*")), []
+
+    def noted(directory, *arguments):
+        places.append(directory)
+        return encode_to(directory, *arguments)
+
+    monkeypatch.setattr("polyrank.experiment.encode_to", noted)
+    experiment.evaluate(run, str(folder / "test.parquet"))
+    (place,) = places
+    assert run in place.parents
+    assert sorted(run.rglob("*")) == before
+
+
+def test_nothing_writes_over_what_it_reads(trained, folder, tmp_path, monkeypatch):
+    run, _ = trained
+    log = tmp_path / "logs/log.parquet"
+    log.parent.mkdir()
+    shutil.copy(folder / "test.parquet", log)
+    (tmp_path / "link.parquet").symlink_to(log)
+    monkeypatch.chdir(tmp_path)
+    before = log.read_bytes()
+    for data in (log, "logs", "logs/*.parquet", "link.parquet"):
+        for out in (log, Path("logs/../logs/log.parquet"), Path("link.parquet")):
+            with pytest.raises(ConfigError, match="must not be a file that is read"):
+                experiment.score(run, str(data), out)
+    with pytest.raises(ConfigError, match="must not be a file that is read"):
+        experiment.evaluate(run, str(log), log)
+    with pytest.raises(ConfigError, match="must not be a file that is read"):
+        experiment.make_profile(str(log), str(folder / "schema.toml"), None, log)
+    assert log.read_bytes() == before
+    assert experiment.score(run, "logs", Path("logs/scores.parquet")) == 400
 
 
 def test_evaluate_survives_a_task_without_labels(trained, folder, tmp_path, write_table):

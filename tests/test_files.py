@@ -3,13 +3,25 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from polyrank import files
 from polyrank.errors import RunError, StorageError
-from polyrank.files import file_sha256, read_json, write_json, write_text, writing
+from polyrank.files import (
+    file_sha256,
+    locked,
+    read_json,
+    scratch,
+    storage_error,
+    sweep,
+    write_json,
+    write_text,
+    writing,
+)
 
 
 def _fail(_: object, error: BaseException) -> None:
@@ -175,3 +187,119 @@ def test_failing_to_clear_the_old_directory_is_no_failure(tmp_path: Path, monkey
 
     assert removed
     assert all(removed)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "get permission"),
+        (errno.EROFS, "get permission"),
+        (errno.ENOENT, "the directory cannot be made"),
+        (errno.ENOTDIR, "the directory cannot be made"),
+        (errno.EIO, "is there space"),
+    ],
+)
+def test_a_storage_error_is_mended_by_its_cause(number: int, words: str) -> None:
+    error = storage_error(Path("run/a"), OSError(number, os.strerror(number)))
+
+    assert words in error.mend
+    assert error.received == os.strerror(number)
+    assert ("space" in error.mend) == (number in (errno.ENOSPC, errno.EIO))
+
+
+def test_a_storage_error_without_a_number_says_what_the_library_said() -> None:
+    error = storage_error(Path("run/a"), OSError("I/O error: no space"))
+
+    assert error.received == "I/O error: no space"
+    assert error.mend
+
+
+def _in_another_process(directory: Path) -> subprocess.CompletedProcess[str]:
+    script = f"from pathlib import Path; from polyrank.files import locked\nwith locked(Path({str(directory)!r})): pass"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_one_process_a_directory(tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "run"
+
+    with locked(run):
+        write_text(run / "a", "mine")
+        with pytest.raises(RunError, match=rf"another process is working in {run}"), locked(run):
+            pass
+        assert "another process is working in" in _in_another_process(run).stderr
+        with locked(tmp_path / "other"):
+            pass
+
+    assert _in_another_process(run).returncode == 0
+    with locked(run):
+        assert (run / "a").read_text() == "mine"
+
+
+def test_a_failure_unlocks(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        _fail(write_text(tmp_path / "a", ""), ZeroDivisionError())
+    with locked(tmp_path):
+        pass
+
+
+def test_a_directory_that_was_made_for_nothing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+
+    for name in ("new", "there"):
+        with pytest.raises(ZeroDivisionError), locked(tmp_path / name):
+            _fail(None, ZeroDivisionError())
+
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(error: int) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(error, os.strerror(error))
+
+        monkeypatch.setattr(files.fcntl, "flock", fail)
+
+    flock(errno.ENOSYS)
+    with locked(tmp_path):
+        pass
+    flock(errno.EIO)
+    with pytest.raises(StorageError, match="cannot write"), locked(tmp_path):
+        pass
+
+
+def test_no_directory_below_a_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+
+    for place in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(StorageError, match="the directory cannot be made"), locked(place):
+            pass
+
+
+def test_scratch_is_inside_and_goes(tmp_path: Path) -> None:
+    with scratch(tmp_path) as folder:
+        _fill(folder, "whole")
+        assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), scratch(tmp_path) as folder:
+        _fail(_fill(folder, "half"), ZeroDivisionError())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StorageError, match=r"cannot write .*nowhere"), scratch(tmp_path / "nowhere"):
+        pass
+
+
+def test_sweep_removes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:
+    left = (
+        "encoded/.train.123.partial/ids.npy",
+        ".train.old.ab12/train/ids.npy",
+        "checkpoints/.tmpAbC123",
+        ".a.9.partial",
+    )
+    kept = ("checkpoints/last.safetensors", "encoded/train/ids.npy", ".lock", ".tmpnotours")
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    sweep(tmp_path)
+
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)

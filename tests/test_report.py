@@ -131,6 +131,23 @@ def test_every_mean_delta_interval_and_metric_is_on_the_page(seesaw: Page) -> No
             assert number_text(entry["mean"]) in seesaw.text
 
 
+def test_a_difference_without_an_interval_is_shown_without_one() -> None:
+    study = small_study()
+    task = study["tasks"][0]["name"]
+    for delta in study["models"][0]["tasks"][task]["delta"].values():
+        delta |= {"mean": 0.0625, "low": None, "high": None, "verdict": "tie"}
+    page = Page(seesaw_html(study))
+    assert "+0.0625 = tie" in page.text
+    assert re.search(r"\b(nan|None|Undefined)\b", page.text) is None
+    points = [trace for figure in page.figures for trace in figure["data"] if trace.get("mode") == "markers+text"]
+    assert [trace["x"] for trace in points] == [[0.0625], [0.0625]]
+
+
+def test_whose_curves_and_gates_are_shown_is_told(seesaw: Page) -> None:
+    assert "The curves are those of the first seed's models." in seesaw.text
+    assert "over all rows, also those outside a task's sample space, and of the first seed's model" in seesaw.text
+
+
 def test_the_run_is_told_rows_seeds_command_notes(seesaw: Page) -> None:
     for words in (STUDY["title"], STUDY["command"], STUDY["created"], "Seeds: 0, 1", *STUDY["notes"]):
         assert words in seesaw.text

@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from polyrank.config import read_toml, write_toml
 from polyrank.data.encoders import Encoders
 from polyrank.data.schema import Schema, load_schema, save_schema
 from polyrank.errors import ConfigError, DataError, PolyrankError, RunError, StorageError
-from polyrank.experiment import train_settings
+from polyrank.experiment import train, train_settings
+from polyrank.files import locked
 from polyrank.progress import Silent
 from polyrank.runs import build_ranker, evaluate_part, load_run, open_parts, prepare, train_run
 from polyrank.settings import Settings, parse_settings
@@ -53,6 +55,14 @@ def configure(tmp_path: Path, feedback_log: Callable[..., Path], feedback_schema
         return parse_settings({name: common.get(name, {}) | sections.get(name, {}) for name in names}, tmp_path)
 
     return settings
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def _bytes(run: Path) -> dict[str, bytes]:
@@ -90,11 +100,9 @@ def test_a_run_directory(configure: Configure, tmp_path: Path) -> None:
 
     assert {path.name for path in run.iterdir()} == {
         *("config.toml", "schema.toml", "environment.json", "history.jsonl", "metrics.json"),
-        *("encoders", "encoded", "checkpoints"),
+        *("encoders", "encoded", "checkpoints", ".lock"),
     }
-    saved = read_toml(run / "config.toml")
-    assert Path(saved.pop("base")) == tmp_path
-    assert saved == settings.table(run=True)
+    assert read_toml(run / "config.toml") == settings.table(run=True)
     assert load_schema(run / "schema.toml") == load_schema(tmp_path / "schema.toml")
     assert json.loads((run / "metrics.json").read_text()) == metrics
     assert metrics["data"] == "valid"
@@ -102,7 +110,10 @@ def test_a_run_directory(configure: Configure, tmp_path: Path) -> None:
     assert list(metrics["tasks"]) == ["click", "like", "watch"]
     assert metrics["tasks"]["like"]["rows"] < 30  # its sample space: the clicked ones
     environment = json.loads((run / "environment.json").read_text())
-    assert {"format", "created", "command", "python", "platform", "cores", "packages"} == set(environment)
+    assert set(environment) == {
+        *("format", "created", "command", "threads", "python", "platform", "cores", "packages"),
+    }
+    assert environment["threads"] == 1
     assert environment["packages"]["torch"] == version("torch")
 
 
@@ -118,6 +129,19 @@ def test_a_loaded_run_measures_what_the_training_did(configure: Configure, tmp_p
     assert list(metrics["tasks"]) == ["like", "click"]
     assert run.settings.table(run=True) == settings.table(run=True)
     assert not run.ranker.training
+
+
+def test_the_config_of_a_run_repeats_it(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = train_settings(configure(data={"test": "log.parquet", "tasks": ["click", "watch"]}), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert train(tmp_path / "run/config.toml", [], tmp_path / "again", resume=False) == metrics
+
+    runs = tmp_path / "run", tmp_path / "again"
+    assert read_toml(runs[0] / "config.toml") == read_toml(runs[1] / "config.toml")
+    first, second = (load_checkpoint(run / "checkpoints/best.safetensors")["model"] for run in runs)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_test_data_is_measured_where_it_is_given(configure: Configure, tmp_path: Path) -> None:
@@ -166,8 +190,7 @@ def test_a_second_run_needs_another_directory(configure: Configure, tmp_path: Pa
         ({"train": {"embedding_learning_rate": 0.1}}, "train.embedding_learning_rate"),
         ({"model": {"mmoe": {"experts": 2}}}, "model.mmoe.experts"),
         ({"balance": {"static": {"weights": {"click": 2.0}}}}, "balance.static.weights.click"),
-        ({"data": {"valid": "log.parquet"}}, "data.valid"),
-        ({"data": {"train": "elsewhere.parquet"}}, "data.train"),
+        ({"data": {"valid_share": 0.2}}, "data.valid_share"),
     ],
 )
 def test_resume_with_another_config(
@@ -184,6 +207,41 @@ def test_resume_with_another_config(
 
     assert caught.value.exit_code == 2
     assert _bytes(run) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"valid": "log.parquet"}, "train data, valid data"),
+        ({"test": "log.parquet"}, "test data"),
+        ({"train": "elsewhere.parquet"}, "train data, valid data"),
+    ],
+)
+def test_resume_with_other_data(
+    configure: Configure, tmp_path: Path, feedback_log: Callable[..., Path], change: dict[str, str], named: str
+) -> None:
+    feedback_log(299, name="elsewhere.parquet")
+    run = tmp_path / "run"
+    train_settings(configure(), run)
+    before = _bytes(run)
+
+    with pytest.raises(RunError, match=rf"was made from: {named}\n.*its size or its time of change"):
+        train_settings(configure(data=change), run, resume=True)
+
+    assert _bytes(run) == before
+
+
+def test_resume_with_the_same_data_at_another_place(configure: Configure, tmp_path: Path) -> None:
+    """As after a move of the whole folder; `shutil.copy2` keeps the time of change."""
+    settings, run = configure(), tmp_path / "run"
+    metrics = train_settings(settings, run)
+    (tmp_path / "moved").mkdir()
+    for name in ("log.parquet", "schema.toml"):
+        shutil.copy2(tmp_path / name, tmp_path / "moved" / name)
+
+    with _no_training():
+        assert train_settings(replace(settings, base=tmp_path / "moved"), run, resume=True) == metrics
+    assert read_toml(run / "config.toml")["data"]["train"] == str(tmp_path / "moved/log.parquet")
 
 
 def test_resume_with_a_key_taken_away(configure: Configure, tmp_path: Path) -> None:
@@ -206,6 +264,7 @@ def test_resume_with_other_data_of_the_same_name(
 ) -> None:
     feedback_log(100, name="valid.parquet")
     settings, run = configure(data={"valid": "valid.parquet"}), tmp_path / "run"
+    named = {"rows": "train data", "schema": "schema", "valid": "valid data"}[what]
     train_settings(settings, run)
     before = _bytes(run)
 
@@ -214,7 +273,7 @@ def test_resume_with_other_data_of_the_same_name(
         save_schema(replace(schema, features=schema.features[:-1]), tmp_path / "schema.toml")
     else:
         feedback_log(299, seed=5, name="log.parquet" if what == "rows" else "valid.parquet")
-    with pytest.raises(RunError, match="only with the schema and the data it began with"):
+    with pytest.raises(RunError, match=rf"only with the schema and the data it began with\n.*from: {named}\n"):
         train_settings(settings, run, resume=True)
 
     assert _bytes(run) == before
@@ -254,8 +313,49 @@ def test_resume_of_a_finished_run_trains_nothing(configure: Configure, tmp_path:
 
 def test_resume_of_nothing_begins(configure: Configure, tmp_path: Path) -> None:
     first = train_settings(configure(), tmp_path / "first")
+    heard = Heard()
 
-    assert train_settings(configure(), tmp_path / "second", resume=True) == first
+    assert train_settings(configure(), tmp_path / "second", resume=True, progress=heard) == first
+
+    said = f"nothing to go on with in {tmp_path / 'second'}: starting anew"
+    assert heard.lines == [said]
+    train_settings(configure(), tmp_path / "second", resume=True, progress=heard)
+    assert heard.lines == [said]
+
+
+def test_every_call_of_a_run_is_remembered(configure: Configure, tmp_path: Path) -> None:
+    settings, run, heard = configure(), tmp_path / "run", Heard()
+    _cut_off_after(settings, run, 7)
+    first = json.loads((run / "environment.json").read_text())
+
+    train_settings(settings, run, resume=True, progress=heard)
+    assert heard.lines == []
+    with_two = replace(settings, train=replace(settings.train, threads=2))
+    train_settings(with_two, run, resume=True, progress=heard)
+
+    found = json.loads((run / "environment.json").read_text())
+    resumed = found.pop("resumed")
+    assert found == first
+    assert [call["threads"] for call in resumed] == [1, 2]
+    assert all(set(call) == {"command", "created", "threads"} for call in resumed)
+    assert len(heard.lines) == 1
+    assert "2 threads" in heard.lines[0]
+    assert "not bit for bit" in heard.lines[0]
+
+
+def test_one_process_a_run(configure: Configure, tmp_path: Path) -> None:
+    settings, run = configure(), tmp_path / "run"
+    _cut_off_after(settings, run, 7)
+    left = run / ".config.toml.1.partial"
+    left.write_text("the other process is writing this")
+    before = _bytes(run)
+
+    with locked(run), pytest.raises(RunError, match="another process is working in"):
+        train_settings(settings, run, resume=True)
+
+    assert _bytes(run) == before
+    train_settings(settings, run, resume=True)
+    assert not left.exists()
 
 
 # ---------------------------------------------------------------------------------------------------- damaged runs
@@ -335,7 +435,7 @@ def _largest_file(size: int) -> Iterator[None]:
 
 def _assert_whole(run: Path) -> None:
     """Every file of the run can be read."""
-    assert list(run.rglob(".*")) == []
+    assert [path.name for path in run.rglob(".*")] == [".lock"]
     for name in ("best", "last"):
         load_checkpoint(run / f"checkpoints/{name}.safetensors")
     for line in (run / "history.jsonl").read_text().splitlines():
@@ -377,7 +477,7 @@ def test_a_disk_that_is_full_from_the_start(configure: Configure, tmp_path: Path
     with _largest_file(100), pytest.raises(StorageError):
         train_settings(settings, run)
 
-    assert [path for path in run.rglob("*") if path.is_file()] == []
+    assert [path.name for path in run.rglob("*") if path.is_file()] == [".lock"]
 
 
 @pytest.mark.slow
@@ -474,13 +574,6 @@ def test_the_leak_guard_speaks_unless_it_is_told_not_to(
     table = feedback_table(300)
     write_table(table.set_column(3, "price", table["is_click"].cast(pa.float64())), tmp_path / "log.parquet")
 
-    class Heard(Silent):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def say(self, text: str) -> None:
-            self.lines.append(text)
-
     heard = Heard()
     prepare(configure(), tmp_path / "run", heard, test=False)
     assert [line for line in heard.lines if "'price' alone predicts 'click' with AUC 1.0000" in line]
@@ -498,7 +591,14 @@ def test_the_leak_guard_speaks_unless_it_is_told_not_to(
         ({"train": {"metric": "clik"}}, r"train\.metric must be 'mean' or a task that is trained[\s\S]*mean 'click'"),
         ({"data": {"tasks": ["click"]}, "train": {"metric": "like"}}, r"train\.metric must be 'mean' or a task"),
         ({"model": {"architecture": "single_task"}}, r"'single_task' must suit the tasks[\s\S]*for one task"),
-        ({"balance": {"static": {"weights": {"clik": 2.0}}}}, r"\[balance\.static\] must suit the tasks[\s\S]*clik"),
+        (
+            {"balance": {"static": {"weights": {"clik": 2.0}}}},
+            r"\[balance\.static\.weights\] must name tasks[\s\S]*clik[\s\S]*did you mean 'click'",
+        ),
+        (
+            {"data": {"tasks": ["click"]}, "balance": {"static": {"weights": {"like": 2.0}}}},
+            r"\[balance\.static\.weights\] must name tasks that are trained",
+        ),
     ],
 )
 def test_tasks_that_do_not_fit(
@@ -508,6 +608,17 @@ def test_tasks_that_do_not_fit(
         train_settings(configure(**sections), tmp_path / "run")
 
     assert isinstance(caught.value, ConfigError)
+
+
+def test_balance_weights_are_checked_before_anything_is_encoded(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoders, "fit", None)
+
+    with pytest.raises(ConfigError, match="must name tasks"):
+        train_settings(configure(balance={"static": {"weights": {"clik": 2.0}}}), tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_ranker_is_for_the_tasks_of_the_config(configure: Configure, tmp_path: Path) -> None:

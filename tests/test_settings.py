@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,11 @@ def test_what_a_run_saves_gives_the_same_settings(table: dict[str, Any], tmp_pat
     write_toml(tmp_path / "config.toml", settings.table(run=True))
     again = parse_settings(read_toml(tmp_path / "config.toml"), tmp_path)
 
-    for section in ("data", "model", "balance", "train", "base"):
+    for section in ("model", "balance", "train", "base"):
         assert getattr(again, section) == getattr(settings, section)
+    valid = str(tmp_path / settings.data.valid) if settings.data.valid else ""
+    places = {"schema": str(tmp_path / "schema.toml"), "train": str(tmp_path / "log.parquet"), "valid": valid}
+    assert again.data == replace(settings.data, **places)
     assert again.options[name] == settings.options[name]
     assert again.balancers[settings.balance.method] == settings.balancers[settings.balance.method]
     assert again.table(run=True) == settings.table(run=True) == read_toml(tmp_path / "config.toml")
@@ -128,6 +132,14 @@ def test_what_a_run_saves_is_what_it_used() -> None:
     assert set(table) == {"data", "model", "balance", "train"}
     assert {key for key, value in table["model"].items() if isinstance(value, dict)} == {"cgc"}
     assert {key for key, value in table["balance"].items() if isinstance(value, dict)} == {"static"}
+
+
+def test_what_a_run_saves_can_be_read_from_anywhere(tmp_path: Path) -> None:
+    places = {"schema": "builtin:census", "train": "s3://bucket/log", "valid": "logs/*.parquet", "test": "/data/t.csv"}
+
+    table = parse_settings({"data": places}, tmp_path).table(run=True)
+
+    assert {key: table["data"][key] for key in places} == {**places, "valid": str(tmp_path / "logs/*.parquet")}
 
 
 def test_what_a_study_saves_is_everything() -> None:

@@ -13,7 +13,8 @@ import torch
 
 from polyrank import experiment
 from polyrank.data.schema import save_schema
-from polyrank.errors import ConfigError, RunError
+from polyrank.errors import ConfigError, Interrupted, RunError
+from polyrank.files import locked
 from polyrank.metrics.ranking import auc, xauc
 from polyrank.plots import display_name
 from polyrank.progress import Silent
@@ -300,7 +301,8 @@ class TestDocument:
 
     def test_notes_say_what_is_weak(self, finished):
         notes = " ".join(finished[1]["notes"])
-        assert "2 seeds" in notes
+        assert "2 seeds: " in notes
+        assert "5–16 %" in notes
         assert "LightGBM is trained once a task" in notes
         assert "of 4 verdicts" in notes
 
@@ -317,14 +319,18 @@ class TestDocument:
 
 class Said(Silent):
     def __init__(self):
-        self.lines, self.labels = [], []
+        self.lines, self.labels, self.totals, self.done = [], [], {}, {}
 
     def say(self, text):
         self.lines.append(text)
 
-    def bar(self, label, total):
+    def bar(self, label, total, unit="rows"):
         self.labels.append(label)
-        return super().bar(label, total)
+        self.totals[label] = total
+        return super().bar(label, total, unit)
+
+    def advance(self, rows, note=""):
+        self.done[self.labels[-1]] = self.done.get(self.labels[-1], 0) + rows
 
 
 def times(out):
@@ -352,6 +358,8 @@ class TestResume:
         assert {name: when for name, when in times(copy).items() if not name.startswith("runs/mmoe-seed1/")} == before
         assert f"{len(RUNS) - 1} of {len(RUNS)} runs are already there" in progress.lines
         assert progress.labels.count("training") == 1
+        assert progress.labels[-1] == "judging"
+        assert progress.totals["judging"] == progress.done["judging"] == len(TASKS) * 20
         again = np.load(gone / "predictions.npy")
         np.testing.assert_array_equal(again, np.load(finished[0] / "runs/mmoe-seed1/predictions.npy"))
 
@@ -384,8 +392,8 @@ class TestResume:
         ("change", "named"),
         [
             ("train.learning_rate=0.5", "train.learning_rate"),
-            ("compare.seeds=[0, 1, 2]", "compare.seeds"),
-            ("model.mmoe.experts=3", "model.mmoe"),
+            ("model.mmoe.experts=3", "model.mmoe.experts"),
+            ("data.tasks=['click']", "data.tasks"),
         ],
     )
     def test_with_another_config_is_refused(self, copy, folder, change, named):
@@ -395,13 +403,52 @@ class TestResume:
         assert raised.value.received.endswith(f"differs in {named}")
         assert times(copy) == before
 
+    def test_a_study_can_be_extended(self, finished, copy, folder):
+        before, progress = times(copy), Said()
+        sets = ["compare.seeds=[0, 1, 2]", "compare.architectures=['mmoe', 'shared_bottom', 'cgc']"]
+        sets += ["compare.replicates=30", "compare.level=0.9", "compare.jobs=1", "train.threads=1"]
+        found = compare(folder, copy, sets, resume=True, progress=progress)
+        assert {name: when for name, when in times(copy).items() if name in before} == before
+        new = {"mmoe-seed2", "shared_bottom-seed2", "cgc-seed0", "cgc-seed1", "cgc-seed2"}
+        new |= {f"single_task-{task}-seed2" for task in TASKS}
+        assert {path.name for path in (copy / "runs").iterdir()} == RUNS | new
+        assert progress.labels.count("training") == len(new)
+        assert (found["seeds"], found["level"]) == ([0, 1, 2], 0.9)
+        assert [model["name"] for model in found["models"]] == ["mmoe", "shared_bottom", "cgc"]
+        for model in finished[1]["models"]:
+            (again,) = (other for other in found["models"] if other["name"] == model["name"])
+            for task in TASKS:
+                assert again["tasks"][task]["per_seed"][:2] == model["tasks"][task]["per_seed"]
+        # Back to what it was: runs that are no longer asked for stay, unused.
+        again = compare(folder, copy, resume=True)
+        assert without_costs(again) == without_costs(finished[1])
+        assert {path.name for path in (copy / "runs").iterdir()} == RUNS | new
+
+    def test_lightgbm_is_trained_again_for_other_rows(self, finished, copy, folder):
+        before = times(copy)
+        found = compare(folder, copy, ["compare.lightgbm_rows=300"], resume=True)
+        after = times(copy)
+        changed = {name for name in after if after[name] != before.get(name)}
+        assert {name.split("/")[1] for name in changed} == {f"lightgbm-{task}-seed0" for task in TASKS}
+        assert any("300 random rows" in note for note in found["notes"])
+        was, now = (study["references"]["lightgbm"]["watch"]["mean"] for study in (finished[1], found))
+        assert was != now
+
+    def test_one_process_a_study(self, copy, folder):
+        left = copy / ".seesaw.json.1.partial"
+        left.write_text("the other process is writing this")
+        with locked(copy), pytest.raises(RunError, match="another process is working in"):
+            compare(folder, copy, resume=True)
+        assert left.exists()
+
     def test_with_other_data_is_refused(self, copy, folder, tmp_path):
         # The same paths in the same config, but other rows: the old predictions do not belong to them.
         other = Path(shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("out")))
         pq.write_table(pq.read_table(other / "test.parquet").slice(10), other / "test.parquet")
         before = times(copy)
-        with pytest.raises(RunError, match="the data it began with"):
+        with pytest.raises(RunError, match="the data it began with") as raised:
             compare(other, copy, resume=True)
+        assert raised.value.received.endswith(": test data")
         assert times(copy) == before
 
 
@@ -454,15 +501,61 @@ def test_names_of_runs():
 def test_one_seed_without_lightgbm_and_with_parts_set_aside(folder, tmp_path):
     sets = ["compare.lightgbm=false", "compare.seeds=[4]", "compare.architectures=['shared_bottom']"]
     sets += ["data.valid=''", "data.test=''", "data.tasks=['click']", "compare.jobs=1"]
-    study = compare(folder, tmp_path / "study", sets)
+    progress = Said()
+    study = compare(folder, tmp_path / "study", sets, resume=True, progress=progress)
+    assert progress.lines[0] == f"nothing to go on with in {tmp_path / 'study'}: starting anew"
     assert sum(study["rows"].values()) == 2000
     assert study["rows"]["train"] > 1500
     assert list(study["references"]) == list(study["costs"]) == ["single_task"]
-    assert any(note.startswith("One seed only") for note in study["notes"])
+    assert any(note.startswith("One seed only") and "20 %" in note for note in study["notes"])
     assert not any("LightGBM" in note for note in study["notes"])
     (model,) = study["models"]
     assert model["tasks"]["click"]["std"] is None
     assert set(model["tasks"]["click"]["delta"]) == {"single_task"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_too_little_test_data_gives_no_verdict(copy, folder, tmp_path):
+    # Eight clicks: whatever the models' metrics are, nothing can be said about them.
+    few = Path(shutil.copytree(folder, tmp_path / "few", ignore=shutil.ignore_patterns("out")))
+    table = pq.read_table(few / "test.parquet")
+    click = np.zeros(len(table), np.int8)
+    click[:8] = 1
+    pq.write_table(
+        table.set_column(table.column_names.index("is_click"), "is_click", pa.array(click)), few / "test.parquet"
+    )
+    progress = Said()
+    sets = ["compare.lightgbm=false", "compare.seeds=[0]", "compare.architectures=['shared_bottom']"]
+    study = compare(few, tmp_path / "study", sets, progress=progress)
+    notes = [note for note in study["notes"] if note.startswith("Too little data to judge")]
+    assert notes[0] == "Too little data to judge click: 8 test groups hold positives, 10 are needed."
+    assert notes[1].startswith("Too little data to judge watch: 8 test groups")
+    for cell in study["models"][0]["tasks"].values():
+        delta = cell["delta"]["single_task"]
+        assert (delta["low"], delta["high"], delta["verdict"]) == (None, None, "tie")
+        assert delta["mean"] is not None
+    page = (tmp_path / "study/report.html").read_text()
+    assert notes[0] in page
+    assert "[None" not in page
+    assert progress.done["judging"] == progress.totals["judging"]
+
+
+@pytest.mark.parametrize(
+    ("usable", "jobs", "expected"),
+    [(2, 0, (2, 1)), (64, 0, (8, 8)), (64, 5, (5, 12)), (1, 3, (3, 1)), (64, 99, (10, 6))],
+)
+def test_jobs_share_the_processors_that_may_be_used(monkeypatch, folder, tmp_path, usable, jobs, expected):
+    seen = []
+
+    def run_all(jobs, workers, progress):
+        seen.append((workers, jobs[0].arguments[-1]))
+        raise Interrupted("enough was seen")
+
+    monkeypatch.setattr("polyrank.study.run_all", run_all)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(usable)), raising=False)
+    with pytest.raises(Interrupted):
+        compare(folder, tmp_path / "study", [f"compare.jobs={jobs}"])
+    assert seen == [expected]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,13 +49,31 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. --set train.seed=3. May be repeated."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left in the directory.")]
+# Typer would write "<bool>" beside a flag; an empty metavar keeps it from that.
+Resume = Annotated[
+    bool, typer.Option("--resume", metavar="", help="Go on with what an earlier call left in the directory.")
+]
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="A Parquet, CSV or Feather file, a directory, a glob, or builtin:census.")
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A directory that polyrank train made.")]
 
 out_console = Console(highlight=False)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        out_console.print(f"polyrank {version('polyrank')}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def polyrank(
+    version_: Annotated[
+        bool, typer.Option("--version", metavar="", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that need no command; the help text is that of `app`."""
 
 
 @app.command()
@@ -78,6 +97,7 @@ def compare(
     resume: Resume = False,
 ) -> None:
     """The seesaw study: every architecture × seed against single-task models and LightGBM, with verdicts per task."""
+    _check_config(config, set_)
     from polyrank import experiment
 
     study = experiment.compare(config, set_ or [], out, resume=resume, command=_command(), progress=Terminal())
@@ -92,6 +112,7 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Train one ranker; its best checkpoint, history and metrics are in the run directory."""
+    _check_config(config, set_)
     from polyrank import experiment
 
     document = experiment.train(config, set_ or [], out, resume=resume, progress=Terminal())
@@ -155,9 +176,6 @@ def profile(
     found = experiment.make_profile(data, schema, valid, out, progress=Terminal())
     for warning in found["warnings"]:
         out_console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    for leak in found["leaks"]:
-        says = f"{leak['feature']} alone predicts {leak['task']} with AUC {leak['auc']:.4f}"
-        out_console.print(f"[yellow]leak:[/] {escape(says)}", soft_wrap=True)
     out_console.print(f"profile: {out}", markup=False, soft_wrap=True)
 
 
@@ -174,6 +192,13 @@ def main() -> None:
         errors.print(traceback.format_exc(), markup=False)
         errors.print("[bold red]error:[/] this is a bug in polyrank; please report it with the lines above")
         sys.exit(1)
+
+
+def _check_config(path: Path, assignments: list[str] | None) -> None:
+    """Say what is wrong with the file itself before torch is imported, which takes seconds."""
+    from polyrank.config import override, read_toml
+
+    override(read_toml(path), assignments or [])
 
 
 def _command() -> str:
@@ -218,12 +243,12 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
     costs = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("cost", "parameters", "train seconds", "peak memory", "model size"):
         costs.add_column(heading, justify="left" if heading == "cost" else "right")
-    rows = [("single-task, all", study["costs"]["single_task"]), *((m["name"], m["cost"]) for m in study["models"])]
-    for name, cost in rows:
+    references = {"single_task": "single-task, all", "lightgbm": "LightGBM, all"}
+    rows = [(references[name], cost) for name, cost in study["costs"].items()]
+    for name, cost in [*rows, *((model["name"], model["cost"]) for model in study["models"])]:
+        parameters = f"{cost['parameters']:,}" if "parameters" in cost else "–"
         memory, size = cost["peak_memory_bytes"] / 2**20, cost["model_bytes"] / 2**20
-        costs.add_row(
-            name, f"{cost['parameters']:,}", f"{cost['train_seconds']:.1f}", f"{memory:,.0f} MiB", f"{size:.2f} MiB"
-        )
+        costs.add_row(name, parameters, f"{cost['train_seconds']:.1f}", f"{memory:,.0f} MiB", f"{size:.2f} MiB")
     out_console.print(costs)
     out_console.print()
     for note in study["notes"]:
@@ -239,7 +264,8 @@ def _spread(found: dict[str, Any]) -> str:
 def _delta(delta: dict[str, Any] | None) -> str:
     if delta is None or delta["mean"] is None:
         return ""
-    return f"{delta['mean']:+.4f} \\[{delta['low']:+.4f}, {delta['high']:+.4f}]"
+    interval = "" if delta["low"] is None else f" \\[{delta['low']:+.4f}, {delta['high']:+.4f}]"
+    return f"{delta['mean']:+.4f}{interval}"
 
 
 def _text(value: Any) -> str:

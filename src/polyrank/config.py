@@ -88,7 +88,7 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         if first["type"] == "missing":
             raise ConfigError(f"{name} must be given", received="nothing", mend="add the key") from error
         received = repr(first["input"])
-        raise ConfigError(f"{name}: {rule}", received=received, mend="see the reference of the config keys") from error
+        raise ConfigError(f"{name}: {rule}", received=received, mend="see docs/config.md") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -42,6 +42,13 @@ def open_data(place: str, base: Path) -> Source:
     return table_source(f"{PREFIX}census/{part}", table.take(rows), fingerprint)
 
 
+def absolute(place: str, base: Path) -> str:
+    """A place (relative to `base`) as it can be given from anywhere; built-in names and URIs are that already."""
+    if not place or place.startswith(PREFIX) or "://" in place:
+        return place
+    return str((base / place).absolute())
+
+
 def open_schema(place: str, base: Path) -> Schema:
     """Load `builtin:census/paper`, `builtin:census/full`, or the schema file at a path (relative to `base`).
 

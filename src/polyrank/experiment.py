@@ -3,6 +3,7 @@
 import datetime
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from polyrank.config import override
 from polyrank.data.infer import infer_schema
 from polyrank.data.loader import as_batch
 from polyrank.data.profile import profile
+from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
 from polyrank.datasets import PREFIX, open_data, open_schema
 from polyrank.errors import ConfigError
 from polyrank.evaluation.predict import predict
-from polyrank.files import sweep, write_json, write_text, writing
+from polyrank.files import locked, scratch, sweep, write_json, write_text, writing
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
-from polyrank.runs import Prepared, begin, evaluate_part, load_run, prepare, train_run
+from polyrank.runs import Prepared, begin, check_new, evaluate_part, load_run, prepare, train_run
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 
@@ -62,10 +64,11 @@ def make_profile(
     """Describe `data` under a schema, and write the page `out`; what it shows.
 
     Raises:
-        ConfigError, DataError: the schema or the data break a rule.
+        ConfigError, DataError: the schema or the data break a rule, or `out` is a file of the data.
     """
     progress = progress or Silent()
     source = open_data(data, HERE)
+    _check_out(out, source)
     if not schema and not data.startswith(PREFIX):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "schema.toml"
@@ -94,17 +97,19 @@ def train_settings(
 ) -> dict[str, Any]:
     """`train`, from settings instead of a file."""
     progress = progress or Silent()
-    sweep(out)
-    if (out / "config.toml").exists() and not resume:
-        # Before hours of encoding, not after them.
-        begin(out, settings, open_schema(settings.data.schema, settings.base), resume=False)
-    prepared = prepare(settings, out, progress, test=False)
-    begin(out, settings, prepared.schema, resume=resume)
-    ranker, _ = train_run(prepared, settings, out, progress, resume=resume)
-    part = "test" if "test" in prepared.parts else "valid"
-    _, document = evaluate_part(ranker, prepared, settings, part, progress)
-    write_json(out / "metrics.json", document)
-    return document
+    with locked(out):
+        sweep(out)
+        if not resume:
+            check_new(out)  # before hours of encoding, not after them
+        elif not (out / "config.toml").exists():
+            progress.say(f"nothing to go on with in {out}: starting anew")
+        prepared = prepare(settings, out, progress, test=False)
+        begin(out, settings, prepared.schema, progress)
+        ranker, _ = train_run(prepared, settings, out, progress, resume=resume)
+        part = "test" if "test" in prepared.parts else "valid"
+        _, document = evaluate_part(ranker, prepared, settings, part, progress)
+        write_json(out / "metrics.json", document)
+        return document
 
 
 def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
@@ -112,12 +117,17 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
 
     Raises:
         RunError: the run is damaged.
-        DataError: the data does not fit the run's schema.
+        DataError: the data does not fit the run's schema; its clock is not needed.
+        ConfigError: `out` is a file of the data.
+        StorageError: the run's directory, where the data is encoded for as long as this takes, cannot be written.
     """
     progress = progress or Silent()
     loaded = load_run(run)
-    with tempfile.TemporaryDirectory() as folder:
-        encoded = encode_to(Path(folder) / "data", loaded.encoders, open_data(data, HERE), progress)
+    source = open_data(data, HERE)
+    _check_out(out, source)
+    timeless = replace(loaded.encoders, schema=replace(loaded.schema, time=""))  # the clock only splits data
+    with scratch(run) as folder:
+        encoded = encode_to(folder / "data", timeless, source, progress)
         prepared = Prepared(loaded.schema, loaded.encoders, {data: encoded})
         _, document = evaluate_part(loaded.ranker, prepared, loaded.settings, data, progress)
     if out is not None:
@@ -133,12 +143,14 @@ def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> 
     Raises:
         RunError: the run is damaged.
         DataError: the data does not have the features of the run's schema.
+        ConfigError: `out` is not Parquet, or is a file of the data.
         StorageError: `out` cannot be written.
     """
     if out.suffix != ".parquet":
         raise ConfigError("scores are written as Parquet", received=str(out), mend="name a file that ends in .parquet")
     loaded = load_run(run)
     source = open_data(data, HERE)
+    _check_out(out, source)
     loaded.schema.check(source.schema, source.name, labels=False)
     names = [f"p_{name}" for name in loaded.settings.data.tasks or loaded.schema.task_names]
     schema = pa.schema([(name, pa.float32()) for name in names])
@@ -181,9 +193,19 @@ def demo(
 def _compare(
     settings: Settings, out: Path, progress: Progress, *, title: str, command: str, resume: bool
 ) -> dict[str, Any]:
-    sweep(out)
-    study = run_study(settings, out, progress, title=title, command=command, resume=resume)
-    study["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(out / "seesaw.json", study)
-    write_text(out / "report.html", seesaw_html(study))
-    return study
+    with locked(out):
+        sweep(out)
+        study = run_study(settings, out, progress, title=title, command=command, resume=resume)
+        study["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(out / "seesaw.json", study)
+        write_text(out / "report.html", seesaw_html(study))
+        return study
+
+
+def _check_out(out: Path | None, source: Source) -> None:
+    """Never write over what is read."""
+    files = getattr(source.dataset, "files", ())  # a table in memory has none
+    if out is not None and out.resolve() in {Path(file).resolve() for file in files}:
+        raise ConfigError(
+            "--out must not be a file that is read", received=f"{out} is part of {source.name}", mend="name another"
+        )

@@ -1,5 +1,7 @@
-"""Files that are either whole or not there: atomic writes, checksums, JSON."""
+"""Files that are either whole or not there: atomic writes, one process a directory, checksums, JSON."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from polyrank.errors import RunError, StorageError
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_ELSEWHERE = "name another place with --out; nothing earlier was changed"
+_MENDS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"free some space, or {_ELSEWHERE}"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"get permission to write there, or {_ELSEWHERE}"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST), "the directory cannot be made: correct the path"),
+}
 
 
 @contextmanager
@@ -43,11 +53,8 @@ def writing(path: Path) -> Iterator[Path]:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """The message for a file that could not be written."""
-    return StorageError(
-        f"cannot write {path}",
-        received=f"{error.strerror or error}",
-        mend="free some space, or name a place that can be written with --out; nothing earlier was changed",
-    )
+    mend = _MENDS.get(error.errno or 0, f"is there space, and permission to write? Otherwise {_ELSEWHERE}")
+    return StorageError(f"cannot write {path}", received=f"{error.strerror or error}", mend=mend)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,10 +99,68 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a killed process left half-written below `directory`; no other may be writing there."""
-    for path in directory.rglob(".*.partial"):
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep every other process out of `directory`, which is made if need be, for as long as the block lasts.
+
+    The lock is the operating system's, on the file `.lock`, which stays: a killed process leaves no lock behind. A file
+    system that knows no locks is used without. A directory that was made for nothing is removed again.
+
+    Raises:
+        RunError: another process is working there.
+        StorageError: the directory cannot be made or written.
+    """
+    made = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        stream = (directory / ".lock").open("a")
+    except OSError as error:
+        raise storage_error(directory, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                "one process at a time may write into a directory",
+                received=f"another process is working in {directory}",
+                mend="wait until it has ended, or name another --out",
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise storage_error(directory, error) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if made and [path.name for path in directory.iterdir()] == [".lock"]:
+                    _remove(directory)
+
+
+@contextmanager
+def scratch(directory: Path) -> Iterator[Path]:
+    """Yield a new directory inside `directory`, removed after the block.
+
+    For what is large: the system's own temporary directory is often small, or in memory.
+
+    Raises:
+        StorageError: `directory` cannot be written.
+    """
+    try:
+        path = Path(tempfile.mkdtemp(prefix=".scratch.", dir=directory))
+    except OSError as error:
+        raise storage_error(directory, error) from error
+    try:
+        yield path
+    finally:
         _remove(path)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a killed process left half-written below `directory`, which must be `locked`."""
+    # Ours; what `_swap` moved aside; and what the safetensors library writes to before it renames.
+    for pattern in (".*.partial", ".*.old.*", "checkpoints/.tmp*"):
+        for path in list(directory.rglob(pattern)):
+            _remove(path)
 
 
 def _swap(temporary: Path, path: Path) -> None:

@@ -110,12 +110,14 @@ class _Lines(Bar):
     def __init__(self, progress: Progress, label: str, total: int | None, unit: str) -> None:
         self._progress, self._label, self._unit = progress, label, unit
         self._total = "" if total is None else f" of {total:,}"
-        self._done, self._began = 0, time.monotonic()
+        self._done, self._before, self._began = 0, -1, time.monotonic()
 
     def advance(self, rows: int, note: str = "") -> None:
         self._done += rows
+        if self._before < 0:
+            self._before = self._done  # what comes first was done before: a resumed training says where it stands
         if note:
-            speed = self._done / max(time.monotonic() - self._began, 1e-9)
+            speed = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
             done = f"{self._done:,}{self._total} {self._unit}, {speed:,.0f} {self._unit}/s"
             self._progress.say(f"{self._label}: {done}, {note}")
 

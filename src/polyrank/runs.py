@@ -9,7 +9,7 @@ import datetime
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from polyrank import config
-from polyrank.balancing.balancer import build_balancer
+from polyrank.balancing.balancer import Balancer, build_balancer
 from polyrank.data.encoders import Encoders
 from polyrank.data.leaks import find_leaks
 from polyrank.data.loader import Loader
@@ -32,11 +32,13 @@ from polyrank.evaluation.predict import ScoreTable, score_table, task_metrics
 from polyrank.files import read_json, sha256_text, write_json
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Progress
-from polyrank.settings import Settings, parse_settings
+from polyrank.settings import Settings, load_settings
 from polyrank.training.checkpoint import load_checkpoint
 from polyrank.training.loop import Trainer, TrainResult
 
 EVALUATION_BATCH = 8_192
+# What a resumed run may have otherwise: places (the data itself is compared), and what changes no result but its bits.
+_FREE = ("data.schema", "data.train", "data.valid", "data.test", "train.threads")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
     """Fit encoders and encode every part into `directory`, or reuse what is there if it was made from the same.
 
     Raises:
-        RunError: the directory holds a run or a study of another config, or of other data.
+        RunError: the directory holds a run of another config, or a run or a study of other data.
         ConfigError, DataError: the schema or the data break a rule.
         StorageError: the disk is full.
     """
@@ -78,15 +80,19 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
     _check_tasks(schema, settings)
     _check_config(directory / "config.toml", settings)
     sources = open_parts(settings, schema, test=test)
-    key = sha256_text(repr((config.to_table(schema), [(name, part.fingerprint) for name, part in sources.items()])))
+    made_from = {"schema": sha256_text(repr(config.to_table(schema)))}
+    made_from |= {f"{name} data": source.fingerprint for name, source in sources.items()}
     stamp = directory / "encoders/fitted_on.json"
-    if stamp.exists() and read_json(stamp) == {"key": key}:
+    before = read_json(stamp) if stamp.exists() else {}
+    if before == made_from:
         encoders = Encoders.load(directory / "encoders", schema)
     elif (directory / "config.toml").exists() or (directory / "study.json").exists():
+        other = [name for name in {**made_from, **before} if before.get(name) != made_from.get(name)]
         raise RunError(
             "training goes on only with the schema and the data it began with",
-            received=f"they are not those that {directory} was made from",
-            mend="restore them, or name another --out",
+            received=f"not what {directory} was made from: {', '.join(other)}",
+            mend="restore it (a file counts as another when its size or its time of change differs), or name another "
+            "--out",
         )
     else:
         if settings.data.leak_guard:
@@ -97,30 +103,39 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
                 )
         encoders = Encoders.fit(schema, sources["train"], progress)
         encoders.save(directory / "encoders")
-        write_json(stamp, {"key": key})
+        write_json(stamp, made_from)
     parts = {
         name: encode_to(directory / "encoded" / name, encoders, source, progress) for name, source in sources.items()
     }
     return Prepared(schema, encoders, parts)
 
 
-def begin(directory: Path, settings: Settings, schema: Schema, *, resume: bool) -> None:
-    """Make a run directory, or check that an old one is of the same experiment.
+def begin(directory: Path, settings: Settings, schema: Schema, progress: Progress) -> None:
+    """Make a run directory, or go on with one of the same experiment.
 
     Raises:
-        RunError: it holds a run and `resume` was not asked for, or it holds another experiment.
+        RunError: it holds another experiment.
     """
     saved = directory / "config.toml"
-    if saved.exists() and not resume:
+    _check_config(saved, settings)
+    environment = _environment(directory, settings.train.threads or torch.get_num_threads(), progress)
+    save_schema(schema, directory / "schema.toml")
+    config.write_toml(saved, settings.table(run=True))
+    write_json(directory / "environment.json", environment)
+
+
+def check_new(directory: Path) -> None:
+    """Refuse a directory that holds a run.
+
+    Raises:
+        RunError: it does.
+    """
+    if (directory / "config.toml").exists():
         raise RunError(
             "a new run needs a directory of its own",
             received=f"{directory} holds a run",
             mend="name another --out, or go on with it by --resume",
         )
-    _check_config(saved, settings)
-    save_schema(schema, directory / "schema.toml")
-    config.write_toml(saved, {"base": str(settings.base), **settings.table(run=True)})
-    write_json(directory / "environment.json", _environment())
 
 
 def train_run(
@@ -132,11 +147,7 @@ def train_run(
     torch.manual_seed(settings.train.seed)
     names = settings.data.tasks or prepared.schema.task_names
     ranker = build_ranker(prepared.schema, prepared.encoders, settings)
-    method = settings.balance.method
-    try:
-        balancer = build_balancer(method, names, settings.balancers[method])
-    except ValueError as error:
-        raise ConfigError(f"[balance.{method}] must suit the tasks", received=str(error), mend="correct it") from error
+    balancer = _build_balancer(names, settings)
     train, valid = (
         Loader(prepared.schema, prepared.parts[part], size, settings.train.seed, settings.data.tasks)
         for part, size in (("train", settings.train.batch_size), ("valid", EVALUATION_BATCH))
@@ -164,6 +175,21 @@ def build_ranker(schema: Schema, encoders: Encoders, settings: Settings) -> Rank
         raise ConfigError(
             f"model.architecture {architecture!r} must suit the tasks", received=str(error), mend="change one of them"
         ) from error
+
+
+def _build_balancer(tasks: Sequence[str], settings: Settings) -> Balancer:
+    method = settings.balance.method
+    for name in getattr(settings.balancers[method], "weights", ()):
+        if name not in tasks:
+            raise ConfigError(
+                f"[balance.{method}.weights] must name tasks that are trained",
+                received=name,
+                mend=config.nearest(name, tasks),
+            )
+    try:
+        return build_balancer(method, tasks, settings.balancers[method])
+    except ValueError as error:
+        raise ConfigError(f"[balance.{method}] must suit the tasks", received=str(error), mend="correct it") from error
 
 
 def evaluate_part(
@@ -202,8 +228,7 @@ def load_run(directory: Path) -> Run:
         raise RunError(
             "a run must be a directory that polyrank train made", received=str(directory), mend="check the path"
         )
-    table = config.read_toml(directory / "config.toml")
-    settings = parse_settings({k: v for k, v in table.items() if k != "base"}, Path(table.get("base", ".")))
+    settings = load_settings(directory / "config.toml")
     schema = load_schema(directory / "schema.toml")
     encoders = Encoders.load(directory / "encoders", schema)
     ranker = build_ranker(schema, encoders, settings)
@@ -220,16 +245,19 @@ def load_run(directory: Path) -> Run:
 
 def _check_config(saved: Path, settings: Settings) -> None:
     """A run that has begun keeps its config, wherever the config's file is now."""
-    if not saved.exists():
-        return
-    old, new = _flat(config.read_toml(saved)), _flat(settings.table(run=True))
-    old.pop("base", None)
-    if changed := [key for key in {**new, **old} if old.get(key) != new.get(key)]:
+    if saved.exists() and (changed := changed_keys(config.read_toml(saved), settings.table(run=True))):
         raise RunError(
             "a resumed run must have the config it began with",
             received=f"{saved.parent} differs in {', '.join(changed)}",
             mend="undo the change, or name another --out",
         )
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Keys of an experiment's table that must not change on resume, but differ; [compare] may be extended."""
+    before, now = _flat(old), _flat(new)
+    fixed = (key for key in {**now, **before} if key not in _FREE and not key.startswith("compare."))
+    return [key for key in fixed if before.get(key) != now.get(key)]
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -257,14 +285,30 @@ def _check_tasks(schema: Schema, settings: Settings) -> None:
             received=settings.train.metric,
             mend=config.nearest(settings.train.metric, ["mean", *names]),
         )
+    _build_balancer(names, settings)  # what it refuses, it refuses before anything is encoded
 
 
-def _environment() -> dict[str, Any]:
+def _environment(directory: Path, threads: int, progress: Progress) -> dict[str, Any]:
+    """What the run began in; of a run that goes on, with this call in the list `resumed`."""
+    call = {
+        "command": sys.argv,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "threads": threads,
+    }
+    saved = directory / "environment.json"
+    if (directory / "config.toml").exists() and saved.exists():
+        first: dict[str, Any] = read_json(saved)
+        calls = [first, *first.get("resumed", [])]
+        if any(before.get("threads") != threads for before in calls):
+            progress.say(
+                f"{threads} threads, where {directory} has had {calls[-1].get('threads')}: what is trained from here "
+                "on is as good, but not bit for bit what an uninterrupted run would give"
+            )
+        return first | {"resumed": [*calls[1:], call]}
     packages = ("polyrank", "torch", "numpy", "pyarrow", "lightgbm")
     return {
         "format": 1,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        **call,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),

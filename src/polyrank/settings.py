@@ -9,6 +9,7 @@ from annotated_types import Ge, Interval, MinLen
 
 from polyrank import config
 from polyrank.balancing.balancer import BALANCERS
+from polyrank.datasets import absolute
 from polyrank.errors import ConfigError
 from polyrank.models.ranker import ARCHITECTURES, RankerConfig
 from polyrank.training.loop import TrainConfig
@@ -58,7 +59,8 @@ class CompareConfig:
         lightgbm_rows: train LightGBM on at most so many rows, chosen at random: it holds them in memory.
         replicates: bootstrap replicates.
         level: coverage of the intervals.
-        jobs: trainings side by side, one thread each; 0 for as many as there are processor cores.
+        jobs: trainings side by side, among which the processors are shared out; 0 for as many as there are processors
+            that this process may use, at most 8.
     """
 
     architectures: Annotated[tuple[str, ...], MinLen(1)] = ("shared_bottom", "mmoe", "ple")
@@ -107,7 +109,7 @@ class Settings:
         )
 
     def table(self, *, run: bool) -> dict[str, Any]:
-        """As it is saved; of a `run`, only what that run used."""
+        """As it is saved; of a `run`, only what that run used, with places that can be read from anywhere."""
         architectures = [self.model.architecture] if run else list(self.options)
         methods = [self.balance.method] if run else list(self.balancers)
         table = {
@@ -118,7 +120,10 @@ class Settings:
             | {name: config.to_table(self.balancers[name]) for name in methods},
             "train": config.to_table(self.train),
         }
-        return table if run else table | {"compare": config.to_table(self.compare)}
+        if not run:
+            return table | {"compare": config.to_table(self.compare)}
+        places = {key: absolute(table["data"][key], self.base) for key in ("schema", "train", "valid", "test")}
+        return table | {"data": table["data"] | places}
 
 
 def load_settings(path: Path, overrides: Iterable[str] = ()) -> Settings:

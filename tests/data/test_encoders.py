@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from polyrank.data.columns import INTEGER, TEXT
-from polyrank.data.encoders import Buckets, Encoders, NumberScale, Vocabulary
-from polyrank.data.labels import read_labels
+from polyrank.data.encoders import Encoders
+from polyrank.data.groups import NO_GROUP
+from polyrank.data.labels import read_labels, read_weights
 from polyrank.data.readers import Source, table_source
 from polyrank.data.schema import Feature, Schema, Task
+from polyrank.data.vocabularies import Vocabulary
 from polyrank.errors import DataError, RunError
 
 NAN = np.nan
@@ -109,25 +108,6 @@ def test_min_count_leaves_rare_values_out() -> None:
     assert _ids(nothing, a=["x", None]) == [1, 0]
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30))
-def test_vocabulary_is_a_dictionary(known: list[int], asked: list[int]) -> None:
-    known = list(dict.fromkeys(known))
-    place = {value: index + 2 for index, value in enumerate(known)}
-    vocabulary = Vocabulary(pa.array(known, INTEGER))
-
-    ids = vocabulary.ids(pa.array(known + asked, INTEGER), "a")
-
-    assert ids.dtype == np.int32
-    assert ids.tolist() == [place.get(value, 1) for value in known + asked]
-
-
-def test_values_of_one_hash_are_never_taken_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyrank.data.encoders.hash64", lambda array: np.zeros(len(array), np.uint64))
-    vocabulary = Vocabulary(pa.array(["x", "y"], TEXT))
-
-    assert vocabulary.ids(pa.array(["x", "y", "z", None]), "a").tolist() == [2, 1, 1, 0]
-
-
 def test_buckets() -> None:
     encoders = _fit([Feature("a", "id", hash_buckets=100)], {"a": [1, 2, None]})
     values = [0, 1, 2**24, 2**24 + 1, 2**40]
@@ -137,24 +117,11 @@ def test_buckets() -> None:
     assert _ids(encoders, a=[str(v) for v in values]) == expected
     assert _ids(encoders, a=["x", None]) == [1, 0]  # no integer: unknown; only null is missing
     assert encoders.layout.tables == {"a": 102}
-    texts = Buckets(7, TEXT).ids(pa.array([f"v{i}" for i in range(1000)]), "a")
-    assert (texts.min(), texts.max()) == (2, 8)
 
 
 def test_all_tables_together_must_fit_int32() -> None:
     with pytest.raises(DataError, match=r"2,147,483,647[\s\S]*for 'a'[\s\S]*hash_buckets"):
         _fit([Feature("a", "id", hash_buckets=2**31 - 2), Feature("b", "id")], {"a": [1, 2], "b": [1, 2]})
-
-
-def test_number_scale_by_hand() -> None:
-    scale = NumberScale(edges=(0.0, 10.0), mean=1.0, std=2.0)
-    values = np.array([-np.inf, -1.0, 0.0, 9.9, 10.0, np.inf, NAN])
-
-    assert scale.rows == 4
-    assert scale.ids(values).tolist() == [1, 1, 2, 2, 3, 3, 0]
-    s = [(-np.log(2) - 1) / 2, -0.5, (np.log(10.9) - 1) / 2, (np.log(11) - 1) / 2]
-    np.testing.assert_allclose(scale.scaled(values), [-10, *s, 10, 0], rtol=1e-6)
-    assert scale.scaled(values).dtype == np.float32
 
 
 def test_a_constant_or_missing_number_is_harmless() -> None:
@@ -188,7 +155,7 @@ def test_shared_features_count_into_one_vocabulary() -> None:
     )
 
     assert dict(encoders.layout.tables) == {"a": 6}
-    assert encoders.encoders["a"].state()["values"] == [2, 1, 3, 4]
+    assert encoders.encoders["a"].values.to_pylist() == [2, 1, 3, 4]
     assert [f.table for f in encoders.layout.fields] == ["a"] * 3
     ids = encoders.encode(pa.RecordBatch.from_pydict({"a": [4], "s": [[1, 2]], "t": ["2,x"]}), labels=False).ids
     assert ids[0, [0, 1, 50, 51, 52]].tolist() == [3, 2, 5, 2, 1]
@@ -254,6 +221,47 @@ def test_saved_and_loaded_encoders_are_equal(fitted: Callable[..., tuple[Encoder
         one, two = encoders.encode(batch), loaded.encode(batch)
         for part in ("ids", "dense", "labels", "groups"):
             np.testing.assert_array_equal(getattr(one, part), getattr(two, part))
+
+
+def test_the_digest_is_of_all_that_encodes(tmp_path: Path) -> None:
+    features = [
+        Feature("a", "id"),
+        Feature("b", "category"),
+        Feature("h", "id", hash_buckets=9),
+        Feature("n", "number"),
+    ]
+    columns: dict[str, Any] = {
+        "a": [1, 2, 1, 3],
+        "b": ["x", "y", "Δ", ""],
+        "h": [1, 2, 3, 4],
+        "n": [0.1, 0.2, 0.3, 7.0],
+    }
+    encoders = _fit(features, columns)
+    encoders.save(tmp_path)
+
+    assert Encoders.load(tmp_path, encoders.schema).digest == _fit(features, columns).digest == encoders.digest
+    others = [
+        _fit(features, columns | {"a": [1, 2, 2, 3]}),  # the same ids in another order
+        _fit(features, columns | {"a": [1, 2, 1, 4]}),
+        _fit(features, columns | {"b": ["xy", "", "Δ", "Δ"]}),
+        _fit([*features[:2], Feature("h", "id", hash_buckets=8), features[3]], columns),
+        _fit(features, columns | {"n": [0.1, 0.2, 0.3, 8.0]}),
+        _fit([features[0], Feature("c", "category", column="b"), *features[2:]], columns),
+    ]
+    assert len({encoders.digest, *(other.digest for other in others)}) == 7
+
+
+def test_the_file_is_compact_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoders = _fit([Feature("a", "id"), Feature("b", "category")], {"a": range(100, 200), "b": ['"', "\n"] * 50})
+    encoders.save(tmp_path)
+    text = (tmp_path / "encoders.json").read_text()
+
+    assert text.count("\n") == 4  # one encoder a line
+    assert ",".join(map(str, range(100, 200))) in text
+    assert json.loads(text)["encoders"]["b"] == {"kind": "vocabulary", "type": "large_string", "values": ["\n", '"']}
+    monkeypatch.setattr("polyrank.data.vocabularies._CHUNK", 7)
+    encoders.save(tmp_path)
+    assert (tmp_path / "encoders.json").read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -337,12 +345,18 @@ def test_wrong_labels(task: Task, column: Any, message: str) -> None:
 def test_weights() -> None:
     task = Task("y", "binary", weight="w")
 
-    np.testing.assert_array_equal(_labels(task, [1, 1, 0], w=[0, 0.5, 2]), [NAN, 1, 0])
+    schema = Schema((Feature("a", "id"),), (Task("x", "binary"), task))
+
+    def weights(column: Any) -> np.ndarray:
+        return read_weights(schema, pa.RecordBatch.from_pydict({"w": column}))
+
+    np.testing.assert_array_equal(weights([0, 0.5, 2]), [[1, 0], [1, 0.5], [1, 2]])
+    np.testing.assert_array_equal(_labels(task, [1, 1, 0], w=[0, 0.5, 2]), [1, 1, 0])
     for bad in (-1.0, NAN, None, np.inf):
         with pytest.raises(DataError, match=r"row weights of task 'y' must be 0 or more[\s\S]*'w' holds"):
-            _labels(task, [1, 0], w=pa.array([1.0, bad]))
+            weights(pa.array([1.0, bad]))
     with pytest.raises(DataError, match="column 'w' must hold numbers"):
-        _labels(task, [1, 0], w=["a", "b"])
+        weights(["a", "b"])
 
 
 def test_encoded_weights_are_one_where_a_task_has_none() -> None:
@@ -356,7 +370,7 @@ def test_encoded_weights_are_one_where_a_task_has_none() -> None:
     encoded = encoders.encode(batch)
 
     assert encoded.weights.tolist() == [[1, 2], [1, 0]]
-    np.testing.assert_array_equal(encoded.labels, [[0, 1], [1, NAN]])
+    np.testing.assert_array_equal(encoded.labels, [[0, 1], [1, 2]])
     assert encoded.groups.shape == (0,)
     scoring = encoders.encode(batch.select(["a"]), labels=False)
     assert (scoring.labels.shape, scoring.weights.shape, scoring.groups.shape) == ((2, 0), (2, 0), (0,))
@@ -372,10 +386,25 @@ def test_groups_keep_rows_together_and_apart() -> None:
         values: list[int] = encoded.groups.tolist()
         return values
 
-    assert groups([2**53, 2**53 + 1, 5, None]) == [2**53, 2**53 + 1, 5, -1]
+    assert groups([2**53, 2**53 + 1, -1, None]) == [2**53, 2**53 + 1, -1, NO_GROUP]
+    assert groups([1.0, NAN, None, 0.0]) == [1, NO_GROUP, NO_GROUP, 0]
+    assert groups(pa.nulls(4)) == [NO_GROUP] * 4
     one, two, three, four = groups(["u1", "u2", "u1", None])
     assert one == three
     assert len({one, two, four}) == 3
+    assert four == NO_GROUP
+
+
+def test_statistics_leave_rows_of_weight_0_out_of_their_own_task_only() -> None:
+    encoders = _fit(
+        [Feature("a", "id")],
+        {"a": [1] * 5, "click": [1, 1, 0, 0, 1], "w": [0, 1, 3, 0, 1], "watch": [2.0, 6.0, 100.0, 100.0, None]},
+        [Task("click", "binary", weight="w"), Task("watch", "regression", given="click")],
+    )
+
+    click, watch = encoders.statistics
+    assert (click.rows, click.mean) == (3, pytest.approx(2 / 3))
+    assert (watch.rows, watch.mean, watch.std) == (2, 4, 2)
 
 
 def test_statistics_are_of_the_sample_space() -> None:

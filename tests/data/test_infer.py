@@ -314,6 +314,24 @@ def test_hostile_names_and_values_stay_toml(tmp_path):
     assert [t.source for t in schema.tasks] == ["is_click", f"is_{odd} click"]
 
 
+def test_names_of_tasks_are_names_for_files(tmp_path):
+    rows = 60
+    labels = ["User Clicked?", "user clicked!", "../liked", ".bought", "is_shared/7d", "点击 click"]
+    table = pa.table({name: [i % 2 for i in range(rows)] for name in labels} | {"x": range(rows)})
+    _, path = infer(table, tmp_path)
+    schema = load_schema(path)
+    assert [task.source for task in schema.tasks] == labels
+    assert schema.task_names == ("User_Clicked_", "user_clicked_", "_liked", "bought", "shared_7d", "点击_click")
+    Encoders.fit(schema, table_source("log", table, "0"))
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    table = pa.table({name: [0, 1] * 30 for name in ("is_click", "click", "is-click", "is click")} | {"x": range(60)})
+    _, path = infer(table, tmp_path)
+    tasks = {task.source: task.name for task in load_schema(path).tasks}
+    assert tasks == {"is_click": "click", "click": "click_2", "is-click": "is-click", "is click": "is_click"}
+
+
 def test_two_labels_of_one_name_stay_two_tasks(tmp_path):
     table = pa.table({"is_click": [0, 1] * 30, "has_click": [1, 0] * 30, "x": range(60)})
     _, path = infer(table, tmp_path)

@@ -48,6 +48,15 @@ def test_a_number_leaks_from_both_ends_of_its_range(generator, label):
     assert [leak.feature for leak in leaks([Feature("x", "number")], {"x": signs * (1 + 5 * label)}, label)] == ["x"]
 
 
+def test_rows_of_weight_0_are_not_looked_at(generator, label):
+    """The feature is the label where the weight is above 0, and noise elsewhere."""
+    weight = generator.random(ROWS) < 0.5
+    columns = {"x": np.where(weight, label, generator.integers(0, 2, ROWS)), "w": weight.astype(float)}
+    weighted = (Task("y", "binary", weight="w"),)
+    assert [leak.feature for leak in leaks([Feature("x", "category")], columns, label, weighted)] == ["x"]
+    assert leaks([Feature("x", "category")], columns, label) == []
+
+
 def test_a_number_leaks_by_being_missing(label):
     paid = pa.array([3.0 + i % 7 if y else None for i, y in enumerate(label)])
     assert [leak.feature for leak in leaks([Feature("paid", "number")], {"paid": paid}, label)] == ["paid"]

@@ -1,3 +1,5 @@
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyrank.data import loader as loader_module
 from polyrank.data.encoders import Encoded
 from polyrank.data.loader import Batch, Loader, as_batch
 from polyrank.data.schema import Feature, Schema, Task
@@ -105,6 +108,79 @@ def test_windows_are_not_shuffled_alike() -> None:
     assert len(within) == 4
 
 
+@pytest.mark.parametrize(
+    ("window_rows", "window_bytes", "blocks"),
+    [
+        (512, 10**9, 16),
+        (512, 24 * 96, 3),  # a row is 4 + 4 + 8 + 8 bytes: id, number, labels, weights
+        (512, 24 * 96 - 1, 2),  # whole blocks
+        (512, 1, 1),  # a block at least
+        (10**9, 10**9, 32),
+    ],
+)
+def test_a_window_is_bounded_in_rows_and_in_bytes(window_rows: int, window_bytes: int, blocks: int) -> None:
+    data = _data(1024, weights=True)
+    loader = Loader(SCHEMA, data, 7, block_rows=32, window_rows=window_rows, window_bytes=window_bytes)
+
+    windows = [rows for _, rows in loader._windows(0)]
+
+    assert set(windows[:-1]) <= {32 * blocks}
+    assert len(windows) == -(-32 // blocks)
+    order = _rows(list(loader.epoch(0)))
+    assert sorted(order) == list(range(1024))
+    # The order is that of the places, whatever stands there.
+    reversed_ = replace(data, ids=data.ids[::-1].copy())
+    assert _rows(list(replace(loader, data=reversed_).epoch(0))) == [1023 - row for row in order]
+
+
+def test_only_wide_rows_make_smaller_windows() -> None:
+    rows = 400_000
+    wide = replace(_data(rows), ids=np.broadcast_to(np.zeros(200, np.int32), (rows, 200)))
+
+    narrow_windows, wide_windows = ([n for _, n in Loader(SCHEMA, d, 1024)._windows(0)] for d in (_data(rows), wide))
+
+    assert narrow_windows == [rows]
+    assert max(wide_windows) == 15 * 8_192  # 96 MiB hold 123,361 rows of 816 bytes
+
+
+def test_a_window_has_gone_before_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows: list[weakref.ref[Batch]] = []
+    make, read = loader_module.as_batch, Loader._read
+
+    def watched(rows: Encoded, schema: Schema, tasks: list[int]) -> Batch:
+        batch = make(rows, schema, tasks)
+        windows.append(weakref.ref(batch))
+        return batch
+
+    def checked(self: Loader, blocks: list[tuple[int, int]]) -> Encoded:
+        assert all(window() is None for window in windows)
+        return read(self, blocks)
+
+    monkeypatch.setattr(loader_module, "as_batch", watched)
+    monkeypatch.setattr(Loader, "_read", checked)
+    held = list(Loader(SCHEMA, _data(100), 10, block_rows=10, window_rows=30).epoch(0))
+
+    assert len(windows) == 4
+    # Batches are copies: who keeps one keeps no window.
+    assert all(batch.ids.untyped_storage().nbytes() == 4 * batch.rows for batch in held)
+
+
+def test_mapped_pages_are_let_go_block_by_block() -> None:
+    releases: list[int] = []
+
+    class Traced(EncodedData):
+        def release(self) -> None:
+            releases.append(1)
+
+    data = _data(100)
+    traced = Traced(data.ids, data.dense, data.labels, data.weights, data.groups, ())
+
+    list(Loader(SCHEMA, traced, 10, block_rows=10, window_rows=30).epoch(0))
+    assert len(releases) == 10
+    list(Loader(SCHEMA, traced, 25).in_order())
+    assert len(releases) == 14
+
+
 def test_data_that_fits_a_window_is_shuffled_whole() -> None:
     order = np.array(_rows(list(Loader(SCHEMA, _data(5000), 5000).epoch(0))))
 
@@ -124,6 +200,17 @@ def test_weights_go_along() -> None:
         assert batch.weights is not None
         assert torch.equal(batch.weights[:, 1], batch.ids[:, 0].float())
     assert next(Loader(SCHEMA, _data(20), 7).epoch(0)).weights is None
+
+
+def test_a_row_of_weight_0_is_out_of_its_own_task_and_keeps_its_label_for_others() -> None:
+    labels = np.array([[1, 3], [1, 4], [0, 5]], np.float32)
+    weights = np.array([[0, 1], [1, 0], [2, 1]], np.float32)
+    ids, none = np.ones((3, 1), np.int32), np.zeros((3, 0), np.float32)
+
+    batch = as_batch(Encoded(ids, none, labels, weights, np.zeros(0, np.int64)), SCHEMA)
+
+    assert batch.where.tolist() == [[False, True], [True, False], [True, False]]
+    assert batch.labels.tolist() == [[0, 3], [1, 0], [0, 0]]
 
 
 def test_some_tasks_only_keep_their_sample_space() -> None:
@@ -153,7 +240,10 @@ def test_a_read_only_mapping_becomes_a_batch_of_its_own(tmp_path: Path, weights:
     arrays = {}
     for part in ("ids", "dense", "labels", "weights", "groups"):
         np.save(tmp_path / f"{part}.npy", getattr(data, part))
-        arrays[part], _ = _map(tmp_path / f"{part}.npy")
+        array = getattr(data, part)
+        mapped = _map(tmp_path / f"{part}.npy", array.shape, array.dtype)
+        assert mapped is not None
+        arrays[part] = mapped[0]
     stored = EncodedData(**arrays, maps=())
 
     as_batch(stored, SCHEMA).ids.add_(1)  # a write to the file itself would end the process

@@ -70,6 +70,14 @@ def test_a_chain_of_three_is_judged_by_all_ancestors():
     assert (c["labelled"], c["outside"], c["contradictions"], c["missing"]) == (1, 3, 1, 0)
 
 
+def test_rows_of_weight_0_are_outside_their_own_task_only():
+    table = pa.table({"a": [1, 1, 0, None], "w": [0.0, 1, 2, 0], "b": [1, 0, 1, 1], "x": [1, 2, 3, 4]})
+    tasks = [Task("a", "binary", weight="w"), Task("b", "binary", given="a")]
+    a, b = described(tasks, [Feature("x", "number")], table)["tasks"]
+    assert (a["labelled"], a["positives"], a["missing"], a["outside"]) == (2, 1, 0, 2)
+    assert (b["labelled"], b["positives"], b["missing"], b["outside"]) == (2, 1, 0, 2)
+
+
 def test_funnel_counts_pairs_and_conditions_on_rows_where_both_labels_are_known():
     funnel = described()["funnel"]
     assert funnel["tasks"] == ["click", "buy"]

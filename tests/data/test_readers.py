@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from polyrank.data.readers import Source, open_source
@@ -147,6 +148,22 @@ def test_nothing_to_read(tmp_path: Path, write_table: Write) -> None:
     ):
         with pytest.raises(DataError, match=message):
             open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
+def test_two_columns_of_one_name_are_named(tmp_path: Path, suffix: str) -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "is_y", "is_y"])
+    path = tmp_path / f"log.{suffix}"
+    if suffix == "csv":
+        path.write_text("a,is_y,is_y\n1,2,3\n")
+    elif suffix == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    with pytest.raises(DataError, match=rf"a name of its own[\s\S]*log\.{suffix}: the name 'is_y' occurs 2 times"):
+        open_source(path)
 
 
 def test_unknown_and_mixed_formats(tmp_path: Path, write_table: Write) -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from polyrank.config import build, to_table
-from polyrank.data.schema import Feature, Schema, Task, load_schema, positions, save_schema
+from polyrank.data.schema import Feature, Schema, Task, load_schema, save_schema
 from polyrank.errors import ConfigError, DataError
 
 NAN = np.nan
@@ -38,12 +38,16 @@ def test_sample_spaces_do_not_depend_on_the_order_of_tasks() -> None:
     np.testing.assert_array_equal(where, [[True, True, True], [False, False, True], [False, True, True]])
 
 
-def test_keep_tasks() -> None:
-    assert _chain().keep_tasks(["like", "y"]) == Schema((A,), (Y, Task("like", "binary", given="y")))
-    assert _chain().keep_tasks(["share"]).tasks == (Task("share", "regression"),)
-    with pytest.raises(ConfigError, match="did you mean 'like'"):
-        _chain().keep_tasks(["lik"])
-    assert positions(_chain(), ["share", "y"]) == [2, 0]
+def test_a_row_of_weight_0_leaves_its_own_sample_space_alone() -> None:
+    labels = np.array([[1.0, 1, 5], [1, 1, 5], [1, 1, 5], [0, 1, 5]])
+    weights = np.array([[0.0, 1, 1], [1, 0, 1], [2, 0.5, 0], [0, 1, 1]])
+
+    where = _chain().sample_spaces(labels, weights)
+
+    np.testing.assert_array_equal(where, np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 0]], bool))
+    without = _chain().sample_spaces(labels)
+    np.testing.assert_array_equal(without, _chain().sample_spaces(labels, np.ones_like(labels)))
+    np.testing.assert_array_equal(without, _chain().sample_spaces(labels, np.zeros((4, 0))))
 
 
 @pytest.mark.parametrize(
@@ -63,13 +67,66 @@ def test_keep_tasks() -> None:
         ([A], [Task("t", "regression"), Task("z", "binary", given="t")], "given must name a binary task"),
         ([A, Feature("s", "sequence", shares="b")], [Y], r"shares must name[\s\S]*one of: a"),
         ([Feature("n", "number"), Feature("s", "sequence", shares="n")], [Y], "shares must name an id or category"),
-        ([A, Feature("b", "id", shares="a")], [Y], "only tags and sequence features share"),
+        ([A, Feature("b", "id", shares="a")], [Y], r"'b': shares is for tags and sequence features[\s\S]*kind = 'id'"),
         ([Feature("s", "sequence", shares="s")], [Y], "shares must name an id or category"),
     ],
 )
 def test_rules_across_fields(features: list[Feature], tasks: list[Task], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Schema(tuple(features), tuple(tasks))
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (Feature("b", "category", bins=8), r"'b': bins is for number features[\s\S]*kind = 'category', bins = 8"),
+        (Feature("b", "id", max_length=9), "max_length is for tags and sequence features"),
+        (Feature("b", "sequence", delimiter="|"), "delimiter is for tags features"),
+        (Feature("b", "number", hash_buckets=9), "hash_buckets is for id and category and tags and sequence features"),
+        (Feature("b", "number", min_count=2), "min_count is for id"),
+        (Feature("b", "tags", shares="a", min_count=2), r"min_count belongs to[\s\S]*set min_count on 'a'"),
+        (Feature("b", "sequence", shares="a", hash_buckets=9), r"hash_buckets belongs to[\s\S]*on 'a'"),
+        (Feature("b", "id", hash_buckets=9, min_count=2), r"min_count is for a vocabulary[\s\S]*remove one of them"),
+    ],
+)
+def test_a_key_that_would_do_nothing_is_refused(feature: Feature, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Schema((A, feature), (Y,))
+
+
+def test_keys_that_do_something() -> None:
+    features = (
+        Feature("n", "number", bins=8, max_length=50),  # as the default is, so it cannot be told whether it was set
+        Feature("i", "id", min_count=2),
+        Feature("c", "category", hash_buckets=9),
+        Feature("t", "tags", max_length=9, delimiter="|", hash_buckets=9),
+        Feature("s", "sequence", max_length=9, min_count=2),
+        Feature("o", "sequence", shares="i", max_length=9),
+    )
+
+    assert Schema(features, (Y,)).features == features
+
+
+@pytest.mark.parametrize("key", ["group", "time"])
+def test_a_label_is_neither_the_group_nor_the_clock(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} may not be the label[\s\S]*'is_y', the label of task 'y'"):
+        Schema((A,), (Task("y", "binary", column="is_y"),), **{key: "is_y"})
+
+
+def test_positive_is_for_binary_tasks() -> None:
+    with pytest.raises(ConfigError, match="task 'y': positive is for binary tasks"):
+        Schema((A,), (Task("y", "regression", positive=0),))
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".hidden", "..", "two words", "a\n", "a\x00", "a:b", 'a"', "c\\d"])
+def test_names_of_tasks_that_are_none_for_files(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"a task's name must be of letters[\s\S]*column ="):
+        Schema((A,), (Task(name, "binary"),))
+
+
+@pytest.mark.parametrize("name", ["click", "is_click", "click-7d", "v1.2", "-", "_", "点击", "Käufe"])
+def test_names_of_tasks(name: str) -> None:
+    assert Schema((A,), (Task(name, "binary"),)).task_names == (name,)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyrank.data.infer import infer_schema
 from polyrank.data.readers import BATCH_ROWS, Source, open_source, table_source
+from polyrank.data.schema import load_schema
 from polyrank.data.splits import split
 from polyrank.errors import DataError
 
@@ -177,19 +179,44 @@ def test_messages_name_the_part() -> None:
     ]
 
 
-def test_rows_without_a_time_are_in_no_part() -> None:
-    time = pa.array([None, *range(10), None], pa.int64())
+@pytest.mark.parametrize(
+    ("clock", "rows"),
+    [
+        (pa.array([None, *range(10), None], pa.int64()), "2 of 12"),
+        (pa.array([_DAY, None, _DAY], pa.date32()), "1 of 3"),
+        (pa.array([0.5, np.nan, None, np.inf, 1.0]), "3 of 5"),
+        (pa.nulls(3, pa.timestamp("ms")), "3 of 3"),
+        (pa.array([1, None] * BATCH_ROWS), "131,072 of 262,144"),
+    ],
+    ids=["integers", "days", "nan and infinity", "nothing", "chunks"],
+)
+def test_rows_without_a_time_are_refused_not_dropped(clock: pa.Array, rows: str) -> None:
+    message = rf"every row needs a clock[\s\S]*'time' of log has none on {rows} rows[\s\S]*remove `time`"
 
-    parts = split(_source(time=time), SHARES, "time")
-
-    assert sorted(row for part in parts.values() for row in _rows(part)) == list(range(1, 11))
-    assert sum(part.count_rows() for part in parts.values()) == 10
+    with pytest.raises(DataError, match=message):
+        split(_source(time=clock), SHARES, "time")
 
 
-def test_nan_is_no_time() -> None:
-    parts = split(_source(time=np.array([np.nan, *range(10)])), SHARES, "time")
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".feather"])
+@pytest.mark.parametrize("days", ["dates", "yyyymmdd"])
+def test_a_clock_of_days_as_infer_proposes_it(
+    write_table: Callable[[pa.Table, Path], Path], tmp_path: Path, days: str, suffix: str
+) -> None:
+    dates = [datetime.date(2025, 12, 1) + datetime.timedelta(days=i % 50) for i in range(300)]
+    clock = pa.array(dates, pa.date32()) if days == "dates" else [int(f"{day:%Y%m%d}") for day in dates]
+    click = [i % 2 for i in range(300)]
+    table = pa.table({"date": clock, "is_click": click, "x": np.arange(300) % 7, "row": range(300)})
+    source = open_source(write_table(table, tmp_path / f"log{suffix}"))
+    (tmp_path / "schema.toml").write_text(infer_schema(source))
+    schema = load_schema(tmp_path / "schema.toml")
+    schema.check(source.schema, "log")
 
-    assert [_rows(part) for part in parts.values()] == [list(range(1, 9)), [9], [10]]
+    parts = split(source, SHARES, schema.time)
+
+    assert schema.time == "date"
+    found = [sorted({dates[row] for row in _rows(part)}) for part in parts.values()]
+    assert found == [dates[:40], dates[40:45], dates[45:50]]
+    assert sum(part.count_rows() for part in parts.values()) == 300
 
 
 @pytest.mark.parametrize("time", ["time", ""])
@@ -206,7 +233,6 @@ def test_an_empty_part_is_refused(time: str) -> None:
         ("tiem", r"the clock must be a column[\s\S]*no column 'tiem'[\s\S]*did you mean 'time'"),
         ("text", r"must be a number, a date or a timestamp[\s\S]*'text' of type string"),
         ("flag", r"must be a number, a date or a timestamp[\s\S]*'flag' of type bool"),
-        ("empty", r"the clock must hold times[\s\S]*'empty' of log: all null"),
     ],
 )
 def test_what_is_no_clock(time: str, message: str) -> None:
@@ -214,7 +240,6 @@ def test_what_is_no_clock(time: str, message: str) -> None:
         time=np.arange(3),
         text=["1", "2", "3"],
         flag=[True, False, True],
-        empty=pa.nulls(3, pa.int64()),
     )
 
     with pytest.raises(DataError, match=message):

@@ -103,6 +103,38 @@ def test_made_anew_if_the_source_the_encoders_or_the_schema_changed(fitted: Fitt
     assert len(EncodedData.open(tmp_path / "encoded").groups) == 0
 
 
+def test_files_are_read_through_once_a_command(fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoders, source = fitted(20)
+    read, hashed = store.file_sha256, []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(store, "file_sha256", counted)
+    encode_to(tmp_path / "encoded", encoders, source)
+    assert sorted(hashed) == sorted(f"{part}.npy" for part in PARTS)
+    encode_to(tmp_path / "encoded", encoders, source)
+    assert len(hashed) == 10
+    data = EncodedData.open(tmp_path / "encoded", verify=False)
+    assert len(hashed) == 10
+    whole = EncodedData.open(tmp_path / "encoded")
+    assert len(hashed) == 15
+    for part in PARTS:
+        np.testing.assert_array_equal(getattr(data, part), getattr(whole, part))
+
+
+def test_reused_by_encoders_that_were_saved_and_loaded(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders, source = fitted()
+    encode_to(tmp_path / "encoded", encoders, source)
+    encoders.save(tmp_path)
+    monkeypatch.setattr(Encoders, "encode", lambda *_: pytest.fail("encoded anew"))
+
+    encode_to(tmp_path / "encoded", Encoders.load(tmp_path, encoders.schema), source)
+
+
 def _flip(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 0x01
@@ -137,7 +169,18 @@ def test_damage_is_found_and_mended(fitted: Fitted, tmp_path: Path, name: str, d
     np.testing.assert_array_equal(encode_to(tmp_path / "encoded", encoders, source).ids, expected)
 
 
-def test_any_byte_of_a_header_is_guarded(fitted: Fitted, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [_truncate, _empty, _append, Path.unlink])
+def test_a_wrong_size_is_found_without_reading(fitted: Fitted, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    encoders, source = fitted(20)
+    encode_to(tmp_path / "encoded", encoders, source)
+    damage(tmp_path / "encoded" / "labels.npy")
+
+    with pytest.raises(RunError, match=r"labels\.npy is damaged"):
+        EncodedData.open(tmp_path / "encoded", verify=False)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_any_byte_of_a_header_is_guarded(fitted: Fitted, tmp_path: Path, verify: bool) -> None:
     """'<i4' and '<f4' differ in one byte of the header; the rows are the same bytes."""
     encoders, source = fitted(20)
     encode_to(tmp_path / "encoded", encoders, source)
@@ -146,13 +189,25 @@ def test_any_byte_of_a_header_is_guarded(fitted: Fitted, tmp_path: Path) -> None
     for place in range(128):
         _flip(path, place)
         with pytest.raises(RunError, match="damaged"):
-            EncodedData.open(tmp_path / "encoded")
+            EncodedData.open(tmp_path / "encoded", verify=verify)
         _flip(path, place)
     EncodedData.open(tmp_path / "encoded")
 
 
 @pytest.mark.parametrize(
-    "manifest", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "key": "", "checksums": {}}', "3"]
+    "manifest",
+    [
+        "",
+        "[]",
+        "{}",
+        "3",
+        '{"format": 1}',
+        '{"format": 2, "key": "", "files": {}}',
+        '{"format": 1, "key": "", "files": {}}',
+        '{"format": 1, "key": "", "files": []}',
+        '{"format": 1, "key": "", "files": {"ids": {"shape": ["x"], "sha256": ""}}}',
+        '{"format": 1, "key": "", "files": {"ids": {"shape": 3, "sha256": ""}}}',
+    ],
 )
 def test_damaged_manifest(fitted: Fitted, tmp_path: Path, manifest: str) -> None:
     encoders, source = fitted(20)

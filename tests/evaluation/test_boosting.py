@@ -170,6 +170,28 @@ def test_row_weights_count(encoded):
     assert believed[1] < believed[0] - 0.3
 
 
+def test_rows_of_weight_0_are_not_rows_of_their_task(encoded, monkeypatch):
+    parts = encoded()
+    seen, real = [], lightgbm.Dataset
+
+    def noted(matrix, labels, **knobs):
+        seen.append(len(labels))
+        return real(matrix, labels, **knobs)
+
+    monkeypatch.setattr(lightgbm, "Dataset", noted)
+    weighted = []
+    for part in parts[1:]:
+        weights = np.ones((part.rows, 3), np.float32)
+        weights[::2, 0] = 0
+        weighted.append(dataclasses.replace(part, weights=weights))
+    boosted((parts[0], *weighted), "click")
+    boosted((parts[0], *weighted), "watch")
+    boosted(parts, "watch")
+    clicks = [np.isfinite(part.labels[1::2, 0]).sum() for part in parts[1:3]]
+    assert seen[:2] == clicks
+    assert seen[2:4] == seen[4:]
+
+
 def test_row_cap_and_seed(encoded, monkeypatch):
     parts = encoded()
     shapes, real = [], lightgbm.Dataset

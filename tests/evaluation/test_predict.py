@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from polyrank.data.groups import NO_GROUP
 from polyrank.data.loader import Loader
 from polyrank.data.schema import Feature, Schema, Task
 from polyrank.data.store import encode_to
@@ -69,6 +70,14 @@ class TestWithTruth:
         assert table.tasks == tuple(tasks)
         np.testing.assert_array_equal(table.where, self.WHERE[:, columns])
         np.testing.assert_array_equal(table.labels, self.LABELS[:, columns])
+
+    def test_a_row_of_weight_0_is_not_judged_on_its_task_but_on_those_given_it(self):
+        weights = np.ones((6, 4), np.float32)
+        weights[[0, 3], 0] = 0
+        table = with_truth(CHAIN, CHAIN.tasks, np.zeros((6, 4), np.float32), self.LABELS, NO_GROUPS, weights)
+        expected = self.WHERE.copy()
+        expected[[0, 3], 0] = False
+        np.testing.assert_array_equal(table.where, expected)
 
     def test_rows_of_a_task(self):
         predictions = np.arange(24, dtype=np.float32).reshape(6, 4)
@@ -155,6 +164,17 @@ class TestTaskMetrics:
         assert found["auc_ci"] is None
         assert found["log_loss"] == pytest.approx(np.log(2))
         assert np.isnan(primary_metrics(table)["click"])
+
+    def test_rows_without_a_group_count_for_all_but_gauc(self):
+        predictions, labels, groups = random_log(seed=4)
+        groups[:150] = NO_GROUP
+        found = task_metrics(with_truth(CHAIN, [CLICK], predictions[:, :1], labels, groups), replicates=5)["click"]
+        named = with_truth(CHAIN, [CLICK], predictions[150:, :1], labels[150:], groups[150:])
+        plain = task_metrics(with_truth(CHAIN, [CLICK], predictions[:, :1], labels, NO_GROUPS), replicates=5)["click"]
+        assert found["gauc"] == task_metrics(named, replicates=0)["click"]["gauc"]
+        assert found["gauc_ungrouped"] == np.isfinite(labels[:150, 0]).sum()
+        for key in ("rows", "auc", "ece"):
+            assert found[key] == plain[key]
 
     def test_without_groups_there_is_no_gauc(self):
         predictions, labels, _ = random_log()

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polyrank.evaluation.seesaw import Difference, XaucSweep, difference, differences, sweep, verdict
+from polyrank.data.groups import NO_GROUP
+from polyrank.evaluation.seesaw import Difference, XaucSweep, difference, differences, lack, sweep, verdict
 from polyrank.metrics.ranking import AucSweep, auc, xauc
+from polyrank.progress import Silent
 
 
 def labels_of(rows, rng):
@@ -63,20 +65,30 @@ class TestDifference:
             widths.append(found.high - found.low)
         assert widths == sorted(widths)
 
-    def test_nothing_uncertain(self):
-        assert difference(np.zeros(3), np.zeros(20), 0.95) == Difference(0.0, 0.0, 0.0, "tie")
-        assert difference(np.array([0.25]), np.full(20, 0.25), 0.95) == Difference(0.25, 0.25, 0.25, "gain")
+    @pytest.mark.parametrize("value", [0.0, 0.25, 0.1, -1 / 3])
+    def test_where_nothing_varies_there_is_no_evidence(self, value):
+        for seeds in (1, 3):
+            found = difference(np.full(seeds, value), np.full(20, value), 0.95)
+            assert found == Difference(pytest.approx(value), None, None, "tie")
 
-    def test_replicates_without_a_value_are_passed_over(self):
-        whole = np.array([0.1, 0.3, 0.2])
-        holed = np.array([0.1, np.nan, 0.3, 0.2, np.nan])
+    @pytest.mark.parametrize("replicates", [[], [0.2]])
+    def test_fewer_than_two_replicates_are_no_evidence(self, replicates):
+        found = difference(np.array([0.2, 0.3]), np.array(replicates), 0.95)
+        assert found == Difference(0.25, None, None, "tie")
+
+    def test_a_few_replicates_without_a_value_are_passed_over(self):
+        whole = 0.5 + 0.01 * np.arange(18)
+        holed = np.concatenate([whole[:9], [np.nan], whole[9:], [np.nan]])
         assert difference(np.array([0.2]), holed, 0.95) == difference(np.array([0.2]), whole, 0.95)
+
+    def test_many_replicates_without_a_value_are_no_evidence(self):
+        holed = np.concatenate([0.5 + 0.001 * np.arange(17), np.full(3, np.nan)])
+        assert difference(np.array([0.5, 0.51]), holed, 0.95) == Difference(0.505, None, None, "tie")
 
     def test_undefined_metric_is_a_tie(self):
         found = difference(np.array([np.nan, np.nan]), np.full(5, np.nan), 0.95)
         assert math.isnan(found.mean)
-        assert math.isnan(found.low)
-        assert found.verdict == "tie"
+        assert (found.low, found.high, found.verdict) == (None, None, "tie")
 
     @pytest.mark.parametrize(("low", "high", "said"), [(0.1, 0.2, "gain"), (-0.2, -0.1, "loss"), (-0.1, 0.1, "tie")])
     def test_verdict(self, low, high, said):
@@ -129,7 +141,28 @@ class TestDifferences:
         labels = labels_of(300, rng)
         same = auc_sweeps(labels, [1.0, 1.2], rng)
         found = differences({"m": same}, {"r": same}, None, 300, replicates=20, level=0.95)
-        assert found["m"]["r"] == Difference(0.0, 0.0, 0.0, "tie")
+        assert found["m"]["r"] == Difference(0.0, None, None, "tie")
+
+    def test_without_replicates_there_is_no_verdict(self):
+        rng = np.random.default_rng(13)
+        labels = labels_of(300, rng)
+        models, references = {"m": auc_sweeps(labels, [2.0, 2.1], rng)}, {"r": auc_sweeps(labels, [0.1, 0.2], rng)}
+        found = differences(models, references, None, 300, replicates=0, level=0.95)["m"]["r"]
+        assert found.mean > 0.2
+        assert (found.low, found.high, found.verdict) == (None, None, "tie")
+
+    def test_progress_counts_replicates(self):
+        class Counting(Silent):
+            count = 0
+
+            def advance(self, rows, note=""):
+                self.count += rows
+
+        labels = np.arange(20) % 2
+        each = {"m": [AucSweep(np.arange(20.0), labels)]}
+        bar = Counting()
+        differences(each, each, None, 20, replicates=15, level=0.95, bar=bar)
+        assert bar.count == 15
 
     def test_no_true_difference_is_rarely_called_one(self):
         # Model and reference are exchangeable; both the rows and the training (noise of its own per seed) are random.
@@ -204,6 +237,38 @@ class TestDifferences:
     def test_task_with_one_class(self):
         one = [AucSweep(np.arange(5.0), np.ones(5))]
         assert math.isnan(differences({"m": one}, {"r": one}, None, 5, replicates=10, level=0.95)["m"]["r"].mean)
+
+
+class TestLack:
+    @pytest.mark.parametrize(
+        ("positives", "negatives", "said"),
+        [
+            (10, 10, ""),
+            (9, 500, "9 test rows hold positives, 10 are needed"),
+            (500, 9, "9 test rows hold negatives, 10 are needed"),
+            (0, 0, "0 test rows hold positives, 10 are needed"),
+        ],
+    )
+    def test_rows(self, positives, negatives, said):
+        assert lack("binary", np.repeat([1.0, 0.0], [positives, negatives]), None) == said
+
+    def test_groups_and_not_their_rows_count(self):
+        labels = np.tile([1.0, 0.0], 500)
+        assert lack("binary", labels, np.arange(1000) // 2 % 10) == ""
+        assert lack("binary", labels, np.arange(1000) // 2 % 9) == "9 test groups hold positives, 10 are needed"
+        # A hundred users, of whom three ever click.
+        groups = np.arange(1000) // 10
+        assert lack("binary", (groups < 3).astype(float), groups) == "3 test groups hold positives, 10 are needed"
+
+    def test_a_row_without_a_group_is_one_by_itself(self):
+        labels = np.tile([1.0, 0.0], 12)
+        assert lack("binary", labels, np.full(24, NO_GROUP)) == ""
+        groups = np.where(np.arange(24) < 14, 3, NO_GROUP)  # seven positives and negatives of user 3, five of nobody
+        assert lack("binary", labels, groups) == "6 test groups hold positives, 10 are needed"
+
+    def test_regression_needs_groups_alone(self):
+        assert lack("regression", np.arange(10.0), None) == ""
+        assert lack("regression", np.arange(50.0), np.arange(50) % 4) == "4 test groups hold its rows, 10 are needed"
 
 
 class TestXaucSweep:

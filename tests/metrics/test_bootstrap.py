@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from polyrank.data.groups import NO_GROUP
 from polyrank.metrics import bootstrap, ranking
 
 
@@ -23,6 +24,17 @@ class TestBootstrap:
             assert weights[0] == weights[1]
             assert weights[2] == weights[4]
             assert weights[0] + weights[2] + weights[3] == 3
+
+    def test_a_row_without_a_group_is_drawn_by_itself(self):
+        groups = np.array([NO_GROUP, 3, NO_GROUP, 3, NO_GROUP, NO_GROUP + 1])
+        weights = np.stack(list(bootstrap.group_weights(groups, 6, 400, seed=0)))
+        assert (weights[:, 1] == weights[:, 3]).all()
+        drawn = weights[:, [0, 1, 2, 4, 5]]  # five things to draw, five draws
+        assert (drawn.sum(axis=1) == 5).all()
+        correlations = np.corrcoef(drawn.T)[np.triu_indices(5, 1)]
+        assert correlations == pytest.approx(np.full(10, -0.25), abs=0.15)  # −1/(n − 1), as of single rows
+        strangers = np.stack(list(bootstrap.group_weights(np.full(6, NO_GROUP), 6, 20, seed=0)))
+        np.testing.assert_array_equal(strangers, np.stack(list(bootstrap.group_weights(None, 6, 20, seed=0))))
 
     def test_rows_are_drawn_as_many_as_there_are(self):
         weights = np.stack(list(bootstrap.group_weights(None, 40, 500, seed=0)))

@@ -1,5 +1,6 @@
 """The references are scikit-learn, brute force over pairs, and values worked out by hand."""
 
+import dataclasses
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from polyrank.data.groups import NO_GROUP
 from polyrank.metrics import bootstrap, ranking
 
 EMPTY = np.zeros(0)
@@ -200,6 +202,17 @@ class TestGauc:
         scores, labels, _ = tied_rows(5)
         result = ranking.gauc(scores, labels, np.full(len(scores), 9))
         assert result == ranking.GroupAuc(ranking.auc(scores, labels), 1, 0, len(scores))
+
+    def test_rows_without_a_group_form_none(self, tied_rows):
+        scores, labels, rng = tied_rows(8)
+        groups = rng.integers(-5, 5, len(scores))
+        nobody = rng.random(len(scores)) < 0.3
+        result = ranking.gauc(scores, labels, np.where(nobody, NO_GROUP, groups))
+        others = ranking.gauc(scores[~nobody], labels[~nobody], groups[~nobody])
+        assert result == dataclasses.replace(others, ungrouped=nobody.sum())
+        alone = ranking.gauc(scores, labels, np.full(len(scores), NO_GROUP))
+        assert math.isnan(alone.value)
+        assert (alone.groups, alone.skipped, alone.rows, alone.ungrouped) == (0, 0, 0, len(scores))
 
     def test_row_order_does_not_matter(self, tied_rows):
         scores, labels, rng = tied_rows(6)

@@ -43,6 +43,7 @@ class TestAllMetrics:
             ("gauc", grouped.value),
             ("gauc_groups", grouped.groups),
             ("gauc_skipped", grouped.skipped),
+            ("gauc_ungrouped", 0),
             ("log_loss", calibration.log_loss(narrow, labels)),
             ("normalised_entropy", calibration.normalised_entropy(narrow, labels)),
             ("ece", calibration.expected_calibration_error(narrow, labels)),

@@ -1,5 +1,7 @@
 """Arrow columns → keys, hashes, numbers, padded lists; all vectorised, nothing boxed in Python."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -135,6 +137,17 @@ def list_lengths(array: pa.Array) -> np.ndarray:
     return lengths
 
 
+def buffers(array: pa.Array) -> Iterator[bytes | memoryview]:
+    """What an array of INTEGER or TEXT without nulls holds, for digests: equal arrays give equal bytes."""
+    yield f"{array.type} {len(array)}".encode()
+    if array.type == INTEGER:
+        yield array.to_numpy().data
+    elif len(array):
+        offsets, data = _text(array)
+        yield (offsets - offsets[0]).data
+        yield data[offsets[0] : offsets[-1]].data
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether a type is one of Arrow's strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
@@ -154,10 +167,16 @@ def _whole(array: pa.Array, column: str) -> pa.Array:
     return pa.array(np.where(known, values, 0).astype(np.int64), mask=~known)
 
 
+def _text(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """A TEXT array's offsets `[n + 1]` into its bytes, and these bytes (of all the array that it may be a slice of)."""
+    _, offsets, data = array.buffers()
+    within = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return within, np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+
+
 def _fnv1a(array: pa.Array) -> np.ndarray:
     """FNV-1a over each string's bytes: one vectorised pass per byte position, over the strings that are that long."""
-    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(array.buffers()[2], np.uint8) if array.buffers()[2] else np.zeros(0, np.uint8)
+    offsets, data = _text(array)
     starts, lengths = offsets[:-1], np.diff(offsets)
     result = np.full(len(array), 0xCBF29CE484222325, np.uint64)
     active = np.flatnonzero(lengths > 0)

@@ -1,142 +1,27 @@
-"""Values → ids and scaled numbers. Fitted on training data only, in one streaming pass; the state is JSON."""
+"""Rows → the encoded matrix. Encoders are fitted on training data only, in one streaming pass; their state is JSON."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from polyrank.data.columns import (
-    INTEGER,
-    TEXT,
-    hash64,
-    is_text,
-    keys,
-    list_lengths,
-    lists,
-    missing,
-    numbers,
-    padded,
-)
+from polyrank.data.columns import INTEGER, TEXT, buffers, is_text, keys, list_lengths, lists, numbers, padded
 from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
 from polyrank.data.labels import read_groups, read_labels, read_weights
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, FeatureKind, Schema
+from polyrank.data.vocabularies import Buckets, Encoder, NumberScale, Vocabulary, restore
 from polyrank.errors import DataError, RunError
-from polyrank.files import read_json, write_json
+from polyrank.files import read_json, writing
 from polyrank.progress import Progress, Silent
 
-MISSING, UNKNOWN, FIRST = 0, 1, 2  # the ids every vocabulary begins with: null (or padding), out of vocabulary, values
 _MAX_ROWS = 2**31 - 1
-_KEY_TYPES = {"int64": INTEGER, "large_string": TEXT}
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Known values, most frequent first; value number i gets id i + 2. Null gets 0, an unseen value 1.
-
-    Values are found by binary search among their sorted hashes and then compared, so that a look-up costs nothing per
-    known value, and a value whose hash is another's is unknown, never that other one.
-    """
-
-    values: pa.Array
-    _order: np.ndarray = field(init=False, repr=False, compare=False)
-    _hashes: np.ndarray = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Sort the hashes."""
-        hashes = hash64(self.values)
-        order = np.argsort(hashes, kind="stable")
-        object.__setattr__(self, "_order", order)
-        object.__setattr__(self, "_hashes", hashes[order])
-
-    @property
-    def rows(self) -> int:
-        """Embedding rows it needs."""
-        return len(self.values) + FIRST
-
-    def ids(self, array: pa.Array, column: str) -> np.ndarray:
-        """`[n]` int32 ids of `n` values."""
-        result = np.full(len(array), UNKNOWN, np.int32)
-        if len(self.values):
-            key = keys(array, column, self.values.type)
-            place = np.searchsorted(self._hashes, hash64(key))
-            found = self._order[np.minimum(place, len(self.values) - 1)]
-            same = np.asarray(pc.equal(self.values.take(pa.array(found)), key).fill_null(False), bool)
-            result[same] = found[same] + FIRST
-        result[missing(array)] = MISSING
-        return result
-
-    def state(self) -> dict[str, Any]:
-        """JSON."""
-        return {"kind": "vocabulary", "type": str(self.values.type), "values": self.values.to_pylist()}
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """Hashing for open-ended ids: id = 2 + hash(value) mod buckets; two values may share a bucket.
-
-    Null gets 0; a text that is no integer, where the ids are integers, 1.
-    """
-
-    buckets: int
-    key_type: pa.DataType
-
-    @property
-    def rows(self) -> int:
-        """Embedding rows it needs."""
-        return self.buckets + FIRST
-
-    def ids(self, array: pa.Array, column: str) -> np.ndarray:
-        """`[n]` int32 ids of `n` values."""
-        key = keys(array, column, self.key_type)
-        result = (hash64(key) % np.uint64(self.buckets)).astype(np.int32) + FIRST
-        result[missing(key)] = UNKNOWN
-        result[missing(array)] = MISSING
-        return result
-
-    def state(self) -> dict[str, Any]:
-        """JSON."""
-        return {"kind": "buckets", "type": str(self.key_type), "buckets": self.buckets}
-
-
-@dataclass(frozen=True)
-class NumberScale:
-    """A number's quantile bin and its scaled value.
-
-    bin = 1 + #{edges ≤ x}; scaled = clip((s(x) − mean) / std, ±10) with s(x) = sign(x)·log(1 + |x|); both 0 where x is
-    missing. The bins carry the shape, the scaled value the order within a bin.
-    """
-
-    edges: tuple[float, ...]
-    mean: float
-    std: float
-
-    @property
-    def rows(self) -> int:
-        """Embedding rows it needs: missing, and a row per bin."""
-        return len(self.edges) + 2
-
-    def ids(self, values: np.ndarray) -> np.ndarray:
-        """`[n]` int32 bins of `n` float64 values."""
-        bins = 1 + np.searchsorted(np.asarray(self.edges), values, side="right")
-        return np.where(np.isnan(values), MISSING, bins).astype(np.int32)
-
-    def scaled(self, values: np.ndarray) -> np.ndarray:
-        """`[n]` float32 scaled values."""
-        z = (np.sign(values) * np.log1p(np.abs(values)) - self.mean) / (self.std or 1.0)
-        scaled: np.ndarray = np.nan_to_num(np.clip(z, -10.0, 10.0), nan=0.0).astype(np.float32)
-        return scaled
-
-    def state(self) -> dict[str, Any]:
-        """JSON."""
-        return {"kind": "number", **asdict(self)}
-
-
-Encoder = Vocabulary | Buckets | NumberScale
 
 
 @dataclass(frozen=True)
@@ -238,7 +123,8 @@ class Encoders:
                     elif (owner := feature.shares or feature.name) in counts:
                         counts[owner].add(_key_array(feature, array, types[owner]))
                 labels = read_labels(schema, batch)
-                moments.add(np.where(schema.sample_spaces(labels), labels, np.nan))
+                where = schema.sample_spaces(labels, read_weights(schema, batch))
+                moments.add(np.where(where, labels, np.nan))
                 bar.advance(batch.num_rows)
         encoders: dict[str, Encoder] = {}
         for feature in schema.features:
@@ -276,21 +162,37 @@ class Encoders:
             else:
                 ids[:, place.start] = encoder.ids(array, feature.source)
         none = np.zeros((batch.num_rows, 0), np.float32)
-        weighted = labels and any(task.weight for task in self.schema.tasks)
         grouped = labels and bool(self.schema.group)
         return Encoded(
             ids,
             dense,
             read_labels(self.schema, batch) if labels else none,
-            read_weights(self.schema, batch) if weighted else none,
+            read_weights(self.schema, batch) if labels else none,
             read_groups(self.schema, batch) if grouped else np.zeros(0, np.int64),
         )
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that encoding takes from the encoders; the same after `save` and `load`."""
+        digest = hashlib.sha256()
+        for name, encoder in self.encoders.items():
+            digest.update(json.dumps(name).encode())
+            if isinstance(encoder, Vocabulary):
+                for buffer in buffers(encoder.values):
+                    digest.update(buffer)
+            else:
+                digest.update("".join(encoder.json()).encode())
+        return digest.hexdigest()
+
     def save(self, directory: Path) -> None:
-        """Write `encoders.json`."""
-        state = {name: encoder.state() for name, encoder in self.encoders.items()}
-        tasks = [asdict(statistics) for statistics in self.statistics]
-        write_json(directory / "encoders.json", {"format": 1, "encoders": state, "tasks": tasks})
+        """Write `encoders.json`, one encoder a line."""
+        with writing(directory / "encoders.json") as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.write('{"format": 1, "encoders": {')
+            for place, (name, encoder) in enumerate(self.encoders.items()):
+                stream.write(f"{',' if place else ''}\n{json.dumps(name)}: ")
+                stream.writelines(encoder.json())
+            tasks = json.dumps([asdict(statistics) for statistics in self.statistics], allow_nan=False)
+            stream.write(f'\n}}, "tasks": {tasks}}}\n')
 
     @classmethod
     def load(cls, directory: Path, schema: Schema) -> Self:
@@ -303,12 +205,14 @@ class Encoders:
         try:
             if state["format"] != 1:
                 raise ValueError(f"format {state['format']}")
-            encoders = {name: _restore(saved) for name, saved in state["encoders"].items()}
+            saved = state["encoders"]
+            # Each is let go as soon as it is restored: values that JSON has boxed take many times their size.
+            encoders = {name: restore(saved.pop(name)) for name in list(saved)}
             if set(encoders) != {f.name for f in schema.features if not f.shares}:
                 raise ValueError("they are of other features than the schema's")
             if len(state["tasks"]) != len(schema.tasks):
                 raise ValueError("they are of other tasks than the schema's")
-            return cls(schema, encoders, tuple(TaskStatistics(**saved) for saved in state["tasks"]))
+            return cls(schema, encoders, tuple(TaskStatistics(**of) for of in state["tasks"]))
         except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise RunError(
                 "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"
@@ -363,12 +267,3 @@ def _statistics(
             )
         result.append(TaskStatistics(int(n), float(mean), float(std)))
     return tuple(result)
-
-
-def _restore(state: Mapping[str, Any]) -> Encoder:
-    if state["kind"] == "number":
-        return NumberScale(tuple(state["edges"]), state["mean"], state["std"])
-    key_type = _KEY_TYPES[state["type"]]
-    if state["kind"] == "buckets":
-        return Buckets(state["buckets"], key_type)
-    return Vocabulary(pa.array(state["values"], key_type))

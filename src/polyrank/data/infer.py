@@ -1,8 +1,10 @@
 """Any table → the text of a commented `schema.toml`: a proposal that loads as it stands, for a person to edit."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -201,15 +203,18 @@ def _outcome(column: Column, proposal: _Proposal, rows: int) -> bool:
 
 
 def _task(column: Column, proposal: _Proposal) -> dict[str, Any]:
-    """Name and column of a task: is_click is the task click."""
+    """Name and column of a task: is_click is the task click; a name is unique, and one for files."""
     tokens = column.tokens
     while len(tokens) > 1 and tokens[0] in ("is", "has", "label"):
         tokens = tokens[1:]
     used = {table["name"] for table, _ in proposal.tasks + proposal.maybe}
     name = "_".join(tokens)
     if name in used or name == column.plain:
-        return {"name": column.name}
-    return {"name": name, "column": column.name}
+        name = re.sub(r"[^\w.-]+", "_", column.name).lstrip(".") or "task"
+    numbered = (f"{name}_{number}" for number in count(2))
+    while name in used:
+        name = next(numbered)
+    return {"name": name} if name == column.name else {"name": name, "column": column.name}
 
 
 def _left_out(column: Column, proposal: _Proposal, rows: int, total: int) -> bool:

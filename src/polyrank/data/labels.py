@@ -5,12 +5,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyrank.data.columns import INTEGER, hash64, keys, missing, numbers, plain
+from polyrank.data.groups import NO_GROUP
 from polyrank.data.schema import Schema, Task
 from polyrank.errors import DataError
 
 
 def read_labels(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    """Labels `[n, T]` float32, NaN where missing (also where the task's row weight is 0).
+    """Labels `[n, T]` float32, NaN where missing.
 
     Raises:
         DataError: a binary label other than 0 and 1, or an infinite one.
@@ -18,8 +19,6 @@ def read_labels(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
     result = np.empty((batch.num_rows, len(schema.tasks)), np.float32)
     for index, task in enumerate(schema.tasks):
         result[:, index] = _label(task, batch.column(task.source))
-        if task.weight:
-            result[_weight(task, batch) == 0, index] = np.nan
     return result
 
 
@@ -62,17 +61,21 @@ def _weight(task: Task, batch: pa.RecordBatch) -> np.ndarray:
 
 
 def read_weights(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    """Row weights `[n, T]` float32, 1 for a task without a weight column.
+    """Row weights `[n, T]` float32, 1 for a task without a weight column; `[n, 0]` where no task has one.
 
     Raises:
         DataError: a weight that is negative, infinite or missing.
     """
+    if not any(task.weight for task in schema.tasks):
+        return np.zeros((batch.num_rows, 0), np.float32)
     ones = np.ones(batch.num_rows)
     return np.stack([_weight(t, batch) if t.weight else ones for t in schema.tasks], axis=1).astype(np.float32)
 
 
 def read_groups(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    """The rows' groups `[n]` int64: integers as they are, text by its hash, null as −1."""
+    """The rows' groups `[n]` int64: integers as they are, text by its hash; NO_GROUP where null."""
     key = keys(batch.column(schema.group), schema.group)
-    groups: np.ndarray = key.fill_null(-1).to_numpy(zero_copy_only=False) if key.type == INTEGER else hash64(key)
-    return groups.view(np.int64)
+    if key.type == INTEGER:
+        groups: np.ndarray = key.fill_null(NO_GROUP).to_numpy(zero_copy_only=False)
+        return groups
+    return np.where(missing(key), NO_GROUP, hash64(key).view(np.int64))

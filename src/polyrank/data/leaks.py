@@ -9,7 +9,7 @@ from scipy import sparse
 
 from polyrank.data.columns import keys, list_lengths, lists, numbers
 from polyrank.data.fitting import NumberSketch
-from polyrank.data.labels import read_labels
+from polyrank.data.labels import read_labels, read_weights
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema
 
@@ -56,8 +56,10 @@ def find_leaks(schema: Schema, source: Source, *, rows: int = ROWS, threshold: f
     schema.check(source.schema, source.name)
     binary = [index for index, task in enumerate(schema.tasks) if task.kind == "binary"]
     table = _head(source, schema.columns(labels=True), rows)
-    labels = np.concatenate([read_labels(schema, batch) for batch in table.to_batches()])
-    inside = schema.sample_spaces(labels)[:, binary]
+    labels, weights = (
+        np.concatenate([read(schema, batch) for batch in table.to_batches()]) for read in (read_labels, read_weights)
+    )
+    inside = schema.sample_spaces(labels, weights)[:, binary]
     positives = inside & (labels[:, binary] == 1)
     counts = np.stack([positives, inside & ~positives], axis=2).astype(np.float64)  # [N, T, 2]: positive, negative
     measured = np.random.Generator(np.random.Philox(key=0x6C65616B)).random(len(counts)) < 0.5

@@ -1,7 +1,7 @@
 """Encoded data → batches. Blocks are shuffled, and rows within a window; any place in an epoch can be found again."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from polyrank.data.store import EncodedData
 
 BLOCK_ROWS = 8_192
 WINDOW_ROWS = 524_288
+WINDOW_BYTES = 96 * 2**20
+
+Blocks = list[tuple[int, int]]  # the first row of each, and one past its last
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] |
     labels = rows.labels
     if labels.shape[1] == 0:
         labels = np.full((len(rows.ids), len(schema.tasks)), np.nan, np.float32)
-    where = schema.sample_spaces(labels)
     weights = rows.weights
+    where = schema.sample_spaces(labels, weights)
     if tasks is not None:
         labels, where = labels[:, tasks], where[:, tasks]
         weights = weights[:, tasks] if weights.shape[1] else weights
@@ -68,9 +71,11 @@ def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] |
 class Loader:
     """Batches of an encoded matrix.
 
-    A shuffled epoch visits blocks of `block_rows` contiguous rows in random order, reads as many as a window of
-    `window_rows` holds, and shuffles rows within the window: disk reads stay long, memory stays bounded, and data that
-    fits one window is shuffled whole. The order depends on (seed, epoch) alone. Each window ends with a shorter batch.
+    A shuffled epoch visits blocks of `block_rows` contiguous rows in random order, reads as many as a window holds, and
+    shuffles rows within the window: disk reads stay long, memory stays bounded, and data that fits one window is
+    shuffled whole. A window holds `window_rows` rows, or fewer where rows are so wide that they would take more than
+    `window_bytes`, but never less than a block. The order depends on (seed, epoch) and the data's shape alone. Each
+    window ends with a shorter batch.
     """
 
     schema: Schema
@@ -80,6 +85,7 @@ class Loader:
     tasks: tuple[str, ...] = ()
     block_rows: int = BLOCK_ROWS
     window_rows: int = WINDOW_ROWS
+    window_bytes: int = WINDOW_BYTES
 
     @property
     def task_positions(self) -> list[int]:
@@ -95,48 +101,54 @@ class Loader:
         for index, (blocks, rows) in enumerate(self._windows(number)):
             batches = -(-rows // self.batch_size)
             if start < batches:
-                window = as_batch(self._read(blocks), self.schema, self.task_positions)
                 order = torch.from_numpy(self._generator(number, index + 1).permutation(rows))
-                for first in range(start * self.batch_size, rows, self.batch_size):
-                    yield _take(window, order[first : first + self.batch_size])
+                yield from self._window(blocks, order[start * self.batch_size :])
             start = max(0, start - batches)
 
     def in_order(self) -> Iterator[Batch]:
         """All rows in file order, in batches."""
-        for first in range(0, self.data.rows, self.window_rows):
-            window = as_batch(
-                self._read([(first, min(first + self.window_rows, self.data.rows))]), self.schema, self.task_positions
-            )
-            for start in range(0, window.rows, self.batch_size):
-                yield _take(window, slice(start, start + self.batch_size))
+        for first in range(0, self.data.rows, self.batch_size):
+            end = min(first + self.batch_size, self.data.rows)
+            yield as_batch(self._read([(first, end)]), self.schema, self.task_positions)
 
-    def _windows(self, epoch: int) -> list[tuple[list[tuple[int, int]], int]]:
+    def _window(self, blocks: Blocks, order: Tensor) -> Iterator[Batch]:
+        """A window's rows in this order; the window goes when its last batch has gone, before the next one is read."""
+        window = as_batch(self._read(blocks), self.schema, self.task_positions)
+        for first in range(0, len(order), self.batch_size):
+            yield _take(window, order[first : first + self.batch_size])
+
+    def _windows(self, epoch: int) -> list[tuple[Blocks, int]]:
         """The windows of an epoch: the (first, end) rows of each one's blocks, and how many rows they hold."""
         starts = np.arange(0, self.data.rows, self.block_rows)
         shuffled = self._generator(epoch, 0).permutation(starts).tolist()
         blocks = [(first, min(first + self.block_rows, self.data.rows)) for first in shuffled]
-        size = max(1, self.window_rows // self.block_rows)
+        row_bytes = sum(array.itemsize * array.shape[1] for array in self._parts().values())
+        size = max(1, min(self.window_rows, self.window_bytes // row_bytes) // self.block_rows)
         windows = [blocks[i : i + size] for i in range(0, len(blocks), size)]
         return [(window, sum(end - first for first, end in window)) for window in windows]
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, stream])
 
-    def _read(self, blocks: list[tuple[int, int]]) -> Encoded:
-        """Copy blocks out of the mapping, and let the mapped pages go."""
-        data = self.data
+    def _parts(self) -> dict[str, np.ndarray]:
+        """What a batch is made of; the groups stay where they are."""
+        return {part.name: getattr(self.data, part.name) for part in fields(Encoded) if part.name != "groups"}
 
-        def gather(array: np.ndarray) -> np.ndarray:
-            return np.concatenate([array[first:end] for first, end in blocks])
+    def _read(self, blocks: Blocks) -> Encoded:
+        """Copy blocks out of the mapping, letting the mapped pages of each go before the next is read."""
+        rows = sum(end - first for first, end in blocks)
+        parts = self._parts()
+        window = {name: np.empty((rows, *array.shape[1:]), array.dtype) for name, array in parts.items()}
+        place = 0
+        for first, end in blocks:
+            for name, array in parts.items():
+                window[name][place : place + end - first] = array[first:end]
+            place += end - first
+            self.data.release()
+        return Encoded(**window, groups=np.zeros(0, np.int64))
 
-        window = Encoded(
-            gather(data.ids), gather(data.dense), gather(data.labels), gather(data.weights), np.zeros(0, np.int64)
-        )
-        data.release()
-        return window
 
-
-def _take(window: Batch, rows: Tensor | slice) -> Batch:
+def _take(window: Batch, rows: Tensor) -> Batch:
     return Batch(
         window.ids[rows],
         window.dense[rows],

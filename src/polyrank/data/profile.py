@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyrank.data.columns import keys
-from polyrank.data.labels import read_labels
+from polyrank.data.labels import read_labels, read_weights
 from polyrank.data.leaks import find_leaks
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema
@@ -55,7 +55,7 @@ def profile(
     labels = _Labels(schema)
     with progress.bar(f"profiling {source.name}", source.count_rows()) as bar:
         for batch in source.batches(schema.columns(labels=True)):
-            labels.add(read_labels(schema, batch))
+            labels.add(read_labels(schema, batch), read_weights(schema, batch))
             for feature in schema.features:
                 array, lengths = feature_values(feature, batch.column(feature.source), types[feature.name])
                 summaries[feature.name].add(array, lengths)
@@ -92,13 +92,13 @@ class _Labels:
         # Over rows where i and j have labels: n, Σ x_i, Σ x_i², Σ x_i·x_j; and rows where i = j = 1, i = 1.
         self._pairs = np.zeros((6, tasks, tasks))
 
-    def add(self, labels: np.ndarray) -> None:
+    def add(self, labels: np.ndarray, weights: np.ndarray) -> None:
         labels = labels.astype(np.float64)
         self.rows += len(labels)
         known = ~np.isnan(labels)
-        inside = self.schema.sample_spaces(labels)
-        # With its own label filled in, a row is in a task's space if its ancestors say so.
-        members = self.schema.sample_spaces(np.nan_to_num(labels))
+        inside = self.schema.sample_spaces(labels, weights)
+        # With its own label filled in, a row is in a task's space if its ancestors and its weight say so.
+        members = self.schema.sample_spaces(np.nan_to_num(labels), weights)
         names = self.schema.task_names
         contradictions = [
             ((labels[:, index] == 1) & (labels[:, names.index(task.given)] == 0)).sum()

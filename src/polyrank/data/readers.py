@@ -6,6 +6,7 @@ Parquet, CSV, Feather; a file, a directory, a glob, a URI.
 import glob
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
 
 from polyrank.data.columns import hash64
 from polyrank.errors import DataError
@@ -99,7 +101,8 @@ def open_source(place: str | Path) -> Source:
     """Open a file, a directory, a glob or a URI that pyarrow understands (`s3://…`, `gs://…`).
 
     Raises:
-        DataError: nothing is there, the format is not known, a file is damaged, or there is not one row.
+        DataError: nothing is there, the format is not known, a file is damaged, two columns share a name, or there is
+            not one row.
     """
     name = str(place)
     files: list[str] = []
@@ -118,6 +121,8 @@ def open_source(place: str | Path) -> Source:
         infos = dataset.filesystem.get_file_info(dataset.files)
         empty = dataset.head(1).num_rows == 0
     except (pa.ArrowException, OSError) as error:
+        for path in files[:1]:
+            _check_names(path, format_)
         raise _damaged(name, error) from error
     if empty:
         raise DataError("data must hold at least one row", received=f"{name}: 0 rows", mend="give a file with rows")
@@ -161,6 +166,25 @@ def _format(name: str, files: Sequence[str]) -> str:
             mend="convert it, or name the files with a glob",
         )
     return formats.pop()
+
+
+def _check_names(path: str, format_: str) -> None:
+    """Say so if a file was refused because two columns share a name; Arrow's own message rarely names it."""
+    names: list[str] = []
+    with suppress(pa.ArrowException, OSError):  # the file has more wrong with it than that
+        if format_ == "csv":
+            with pyarrow.csv.open_csv(path) as stream:
+                names = stream.schema.names
+        else:
+            reader = ds.ParquetFileFormat() if format_ == "parquet" else ds.IpcFileFormat()
+            names = reader.inspect(path, LocalFileSystem()).names
+    for column in names:
+        if (times := names.count(column)) > 1:
+            raise DataError(
+                "every column of a data file must have a name of its own",
+                received=f"{path}: the name {column!r} occurs {times} times",
+                mend="rename or remove all but one of them",
+            )
 
 
 def _damaged(name: str, error: Exception) -> DataError:

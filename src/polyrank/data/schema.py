@@ -1,7 +1,9 @@
 """The schema: which columns are features, which are tasks, and on which rows each task lives."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +26,16 @@ _SUITABLE: dict[str, str] = {
     "tags": "delimited strings, or lists of integers or strings",
     "sequence": "lists of integers or strings, newest last",
 }
+# What a feature of another kind has no use for.
+_KNOBS: dict[str, tuple[FeatureKind, ...]] = {
+    "shares": ("tags", "sequence"),
+    "max_length": ("tags", "sequence"),
+    "delimiter": ("tags",),
+    "min_count": ("id", "category", "tags", "sequence"),
+    "hash_buckets": ("id", "category", "tags", "sequence"),
+    "bins": ("number",),
+}
+_TASK_NAME = re.compile(r"[\w-][\w.-]*")  # it becomes a part of file and column names
 
 
 @dataclass(frozen=True)
@@ -65,12 +77,13 @@ class Task:
     """One goal, with its label and its sample space.
 
     Attributes:
-        name: what it is called here.
+        name: what it is called here, and in the names of files and columns: letters, digits, `_`, `-` and `.`.
         column: the label's column; null (or NaN) means *label missing*: the row trains the other tasks, not this one.
         kind: `binary` or `regression`.
         positive: for `binary`: the column's value that counts as 1 ("50000+."); without it the column holds 0 and 1.
         given: the task whose label must be 1 for a row to belong to this task's sample space.
-        weight: a column of row weights for this task's loss; a row of weight 0 counts as one whose label is missing.
+        weight: a column of row weights for this task's loss; a row of weight 0 is left out of this task, in the loss
+            and in the metrics, but its label still decides about the sample spaces of the tasks `given` this one.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -103,41 +116,39 @@ class Schema:
     time: str = ""
 
     def __post_init__(self) -> None:
-        """Check what no single field can: names, references, leaks."""
-        features = {feature.name: feature for feature in self.features}
-        tasks = {task.name: task for task in self.tasks}
-        for kind, items in (("feature", self.features), ("task", self.tasks)):
-            names = [item.name for item in items]
+        """Check what no single field can: names, references, leaks, keys that would do nothing."""
+        for kind, names in (("feature", [f.name for f in self.features]), ("task", [t.name for t in self.tasks])):
             for name in names:
                 if names.count(name) > 1:
                     received = f"{name!r} twice"
                     raise ConfigError(f"two {kind}s may not share a name", received=received, mend="rename one")
-        labels = {task.source: task.name for task in self.tasks} | {t.weight: t.name for t in self.tasks if t.weight}
+        self._check_leaks()
+        features = {feature.name: feature for feature in self.features}
         for feature in self.features:
-            column = feature.source
+            _check_feature(feature, features)
+        tasks = {task.name: task for task in self.tasks}
+        for task in self.tasks:
+            _check_task(task)
+            self._check_given(task, tasks)
+
+    def _check_leaks(self) -> None:
+        """No column that a task reads may serve as anything else."""
+        labels = {task.source: task.name for task in self.tasks}
+        for key, column in (("group", self.group), ("time", self.time)):
             if column in labels:
                 raise ConfigError(
+                    f"{key} may not be the label of a task",
+                    received=f"{key} = {column!r}, the label of task {labels[column]!r}",
+                    mend="name another column, or remove it",
+                )
+        read = labels | {task.weight: task.name for task in self.tasks if task.weight}
+        for feature in self.features:
+            if (column := feature.source) in read:
+                raise ConfigError(
                     "a column that a task reads may not be a feature: the label would leak",
-                    received=f"feature {feature.name!r} reads {column!r}, as task {labels[column]!r} does",
+                    received=f"feature {feature.name!r} reads {column!r}, as task {read[column]!r} does",
                     mend="remove the feature",
                 )
-            if feature.shares:
-                owner = features.get(feature.shares)
-                if owner is None or owner.kind not in ("id", "category"):
-                    owners = (f.name for f in self.features if f.kind in ("id", "category"))
-                    raise ConfigError(
-                        f"feature {feature.name!r}: shares must name an id or category feature",
-                        received=feature.shares,
-                        mend=config.nearest(feature.shares, owners),
-                    )
-                if feature.kind not in ("tags", "sequence"):
-                    raise ConfigError(
-                        "only tags and sequence features share a vocabulary",
-                        received=f"{feature.name!r} is {feature.kind} and shares {feature.shares!r}",
-                        mend="remove shares, or change the kind",
-                    )
-        for task in self.tasks:
-            self._check_given(task, tasks)
 
     def _check_given(self, task: Task, tasks: dict[str, Task]) -> None:
         seen = [task.name]
@@ -167,18 +178,22 @@ class Schema:
         """The tasks' names, in order."""
         return tuple(task.name for task in self.tasks)
 
-    def sample_spaces(self, labels: np.ndarray) -> np.ndarray:
+    def sample_spaces(self, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         """Which rows each task learns from and is judged on.
 
-        `where[b, t]` = label t of row b is present, and every ancestor of t along `given` is present and 1.
+        `where[b, t]` = label t of row b is present, its weight for t is above 0, and every ancestor of t along `given`
+        is present and 1, whatever the row's weight for the ancestor.
 
         Args:
             labels: `[B, T]`, NaN = missing.
+            weights: `[B, T]` row weights; None or `[B, 0]` where no task has such.
 
         Returns:
             `[B, T]` bool.
         """
         where: np.ndarray = ~np.isnan(labels)
+        if weights is not None and weights.shape[1]:
+            where &= weights > 0
         order = self.task_names
         for index, task in enumerate(self.tasks):
             while task.given:
@@ -186,22 +201,6 @@ class Schema:
                 where[:, index] &= labels[:, parent] == 1
                 task = self.tasks[parent]
         return where
-
-    def keep_tasks(self, names: Sequence[str]) -> "Schema":
-        """The same data with some of the tasks only; a task whose parent is left out keeps its own label's rows.
-
-        Raises:
-            ConfigError: a name that is not a task.
-        """
-        for name in names:
-            if name not in self.task_names:
-                raise ConfigError(
-                    "tasks must be in the schema", received=name, mend=config.nearest(name, self.task_names)
-                )
-        kept = tuple(
-            replace(task, given=task.given if task.given in names else "") for task in self.tasks if task.name in names
-        )
-        return replace(self, tasks=kept)
 
     def columns(self, *, labels: bool) -> list[str]:
         """The columns to read, each once; with `labels` also those of labels, weights, group and time."""
@@ -254,6 +253,57 @@ class Schema:
             )
 
 
+def _check_feature(feature: Feature, features: Mapping[str, Feature]) -> None:
+    """Its keys must have an effect, and `shares` name a vocabulary."""
+    given = [field.name for field in fields_of(feature) if getattr(feature, field.name) != field.default]
+    for knob in given:
+        kinds = _KNOBS.get(knob, (feature.kind,))
+        if feature.kind not in kinds:
+            raise ConfigError(
+                f"feature {feature.name!r}: {knob} is for {' and '.join(kinds)} features",
+                received=f"kind = {feature.kind!r}, {knob} = {getattr(feature, knob)!r}",
+                mend=f"remove {knob}, or change the kind",
+            )
+    if "hash_buckets" in given and "min_count" in given:
+        raise ConfigError(
+            f"feature {feature.name!r}: min_count is for a vocabulary, and with hash_buckets none is kept",
+            received=f"hash_buckets = {feature.hash_buckets}, min_count = {feature.min_count}",
+            mend="remove one of them",
+        )
+    if not feature.shares:
+        return
+    owner = features.get(feature.shares)
+    if owner is None or owner.kind not in ("id", "category"):
+        raise ConfigError(
+            f"feature {feature.name!r}: shares must name an id or category feature",
+            received=feature.shares,
+            mend=config.nearest(feature.shares, (f.name for f in features.values() if f.kind in ("id", "category"))),
+        )
+    for knob in ("hash_buckets", "min_count"):
+        if knob in given:
+            raise ConfigError(
+                f"feature {feature.name!r}: {knob} belongs to the feature whose vocabulary it shares",
+                received=f"shares = {feature.shares!r}, {knob} = {getattr(feature, knob)}",
+                mend=f"set {knob} on {feature.shares!r}",
+            )
+
+
+def _check_task(task: Task) -> None:
+    """Its name must be one for files, and `positive` have an effect."""
+    if not _TASK_NAME.fullmatch(task.name):
+        raise ConfigError(
+            "a task's name must be of letters, digits, '_', '-' and '.', and not begin with '.'",
+            received=repr(task.name),
+            mend=f"rename it, and name its column: column = {task.source!r}",
+        )
+    if task.kind != "binary" and task.positive is not None:
+        raise ConfigError(
+            f"task {task.name!r}: positive is for binary tasks",
+            received=f"kind = {task.kind!r}, positive = {task.positive!r}",
+            mend="remove positive, or change the kind",
+        )
+
+
 def load_schema(path: Path) -> Schema:
     """Read `schema.toml`.
 
@@ -304,8 +354,3 @@ def _suits(feature: FeatureKind, kind: pa.DataType) -> bool:
     if inner is None:
         return feature == "tags" and is_text(kind)
     return bool(pa.types.is_integer(inner) or is_text(inner) or pa.types.is_null(inner))
-
-
-def positions(schema: Schema, names: Iterable[str]) -> list[int]:
-    """Where the named tasks stand on the `T` axis."""
-    return [schema.task_names.index(name) for name in names]

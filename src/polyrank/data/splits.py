@@ -18,8 +18,8 @@ from polyrank.errors import DataError
 def split(source: Source, shares: dict[str, float], time: str) -> dict[str, Source]:
     """Cut a source into named parts, in order of time: the first named is the earliest.
 
-    Every row is in exactly one part, except that a row without a time is in none. Rows of the same time are never
-    parted: they are all in the later of the two parts that a cut among them would make.
+    Every row is in exactly one part. Rows of the same time are never parted: they are all in the later of the two parts
+    that a cut among them would make.
 
     Args:
         source: what to cut.
@@ -28,7 +28,7 @@ def split(source: Source, shares: dict[str, float], time: str) -> dict[str, Sour
             run.
 
     Raises:
-        DataError: the clock is missing or of another type, or a part would be empty.
+        DataError: the clock is missing, of another type, or null on a row, or a part would be empty.
     """
     ends = np.cumsum(list(shares.values()))[:-1]
     inner = _instants(source, time, ends) if time else ends.tolist()
@@ -60,20 +60,20 @@ def _instants(source: Source, time: str, ends: np.ndarray) -> list[float]:
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_timestamp(kind) or types.is_date(kind)):
         received = f"column {time!r} of type {kind}"
         raise DataError("the clock must be a number, a date or a timestamp", received=received, mend="convert it")
-    sketch = NumberSketch()
+    sketch, rows, timeless = NumberSketch(), 0, 0
     for batch in source.batches([time]):
-        sketch.add(
-            batch.column(0)
-            .cast(_number(kind), safe=False)
-            .cast(pa.float64(), safe=False)
-            .to_numpy(zero_copy_only=False)
+        clock = batch.column(0).cast(_number(kind), safe=False).cast(pa.float64(), safe=False)
+        times = clock.to_numpy(zero_copy_only=False)
+        sketch.add(times)
+        rows, timeless = rows + len(times), timeless + int(np.count_nonzero(~np.isfinite(times)))
+    if timeless or not rows:
+        raise DataError(
+            "every row needs a clock to be split by time",
+            received=f"column {time!r} of {source.name} has none on {timeless:,} of {rows:,} rows",
+            mend="clean it, or remove `time` from the schema for a random split, or give data.valid and data.test",
         )
     # A little above the share: the value after the last one of the earlier part, however the share was rounded.
-    found = sketch.quantiles(ends + 1e-9)
-    if np.isnan(found).any():
-        received = f"column {time!r} of {source.name}: all null"
-        raise DataError("the clock must hold times", received=received, mend="name another column")
-    return [float(value) for value in found]
+    return [float(value) for value in sketch.quantiles(ends + 1e-9)]
 
 
 def _number(kind: pa.DataType) -> pa.DataType:
@@ -85,7 +85,7 @@ def _number(kind: pa.DataType) -> pa.DataType:
 
 def _between(source: Source, time: str, low: float, high: float) -> ds.Expression:
     kind = source.schema.field(time).type
-    within = ds.field(time).is_valid()
+    within = pc.scalar(True)
 
     def instant(value: float) -> pa.Scalar:
         return pa.scalar(value if types.is_floating(kind) else int(value), _number(kind)).cast(kind)

@@ -5,12 +5,13 @@ DIR/dense.npy    float32 [N, D]    scaled numbers
 DIR/labels.npy   float32 [N, T]    NaN = missing
 DIR/weights.npy  float32 [N, T]    only where a task has a weight column, else [N, 0]
 DIR/groups.npy   int64   [N]       only where the schema has a group, else [0]
-DIR/manifest.json                  format, key (schema + encoders + source), rows, checksums
+DIR/manifest.json                  format, key (schema + encoders + source), rows; of each file its shape and checksum
 """
 
 import hashlib
 import io
 import json
+import math
 import mmap
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from polyrank.files import file_sha256, read_json, write_json, writing
 from polyrank.progress import Progress, Silent
 
 FORMAT = 1
+_TYPES = {"ids": np.int32, "dense": np.float32, "labels": np.float32, "weights": np.float32, "groups": np.int64}
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class EncodedData:
         return len(self.ids)
 
     @classmethod
-    def open(cls, directory: Path, *, key: str | None = None) -> Self:
+    def open(cls, directory: Path, *, key: str | None = None, verify: bool = True) -> Self:
         """Map an encoded directory.
 
         Args:
             directory: what `encode_to` wrote.
             key: what the manifest must say it was made from (`None`: anything).
+            verify: read every file and compare its checksum; otherwise only headers and sizes are looked at, for what
+                the same command has verified before.
 
         Raises:
             RunError: missing, damaged, or made from something else.
@@ -69,20 +73,20 @@ class EncodedData:
         manifest = read_json(directory / "manifest.json")
         try:
             suits = manifest["format"] == FORMAT and key in (None, manifest["key"])
-            checksums = {part.name: manifest["checksums"][f"{part.name}.npy"] for part in fields(Encoded)}
-        except (KeyError, TypeError):
+            files = {name: (tuple(map(int, of["shape"])), of["sha256"]) for name, of in manifest["files"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
             suits = False
-        if not suits:
+        if not suits or set(files) != set(_TYPES):
             rule = "the encoded data must be of this schema and source"
             raise RunError(rule, received=str(directory), mend="encode again")
         arrays, maps = {}, []
-        for name, checksum in checksums.items():
+        for name, (shape, checksum) in files.items():
             path = directory / f"{name}.npy"
-            # The checksum is of the whole file, so that a damaged header is never parsed.
-            if not path.is_file() or file_sha256(path) != checksum:
+            mapped = _map(path, shape, np.dtype(_TYPES[name]))
+            if mapped is None or (verify and file_sha256(path) != checksum):
                 raise RunError("the encoded data must be whole", received=f"{path} is damaged", mend="encode again")
-            arrays[name], mapping = _map(path)
-            maps.append(mapping)
+            arrays[name] = mapped[0]
+            maps.append(mapped[1])
         return cls(**arrays, maps=tuple(maps))
 
     def release(self) -> None:
@@ -112,11 +116,11 @@ def encode_to(directory: Path, encoders: Encoders, source: Source, progress: Pro
         )
     with writing(directory) as temporary, (progress or Silent()).bar(f"encoding {source.name}", total) as bar:
         temporary.mkdir()
-        rows = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns)))
-        checksums = {path.name: file_sha256(path) for path in sorted(temporary.glob("*.npy"))}
-        manifest = {"format": FORMAT, "key": key, "rows": rows, "source": source.name, "checksums": checksums}
+        shapes = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns)))
+        files = {n: {"shape": shape, "sha256": file_sha256(temporary / f"{n}.npy")} for n, shape in shapes.items()}
+        manifest = {"format": FORMAT, "key": key, "rows": shapes["ids"][0], "source": source.name, "files": files}
         write_json(temporary / "manifest.json", manifest)
-    return EncodedData.open(directory, key=key)
+    return EncodedData.open(directory, key=key, verify=False)
 
 
 def _counted(encoded: Encoded, bar: Any) -> Encoded:
@@ -124,8 +128,12 @@ def _counted(encoded: Encoded, bar: Any) -> Encoded:
     return encoded
 
 
-def _write(directory: Path, chunks: Iterable[Encoded]) -> int:
-    """Append chunk after chunk to one `.npy` per part; the number of rows is filled into the headers at the end."""
+def _write(directory: Path, chunks: Iterable[Encoded]) -> dict[str, tuple[int, ...]]:
+    """Append chunk after chunk to one `.npy` per part; the number of rows is filled into the headers at the end.
+
+    Returns:
+        The shape of each part.
+    """
     with ExitStack() as stack:
         files: dict[str, _Growing] = {}
         for chunk in chunks:
@@ -134,9 +142,7 @@ def _write(directory: Path, chunks: Iterable[Encoded]) -> int:
                 if part.name not in files:
                     files[part.name] = stack.enter_context(_Growing(directory / f"{part.name}.npy", array))
                 files[part.name].append(array)
-        for file in files.values():
-            file.finish()
-        return files["ids"].rows
+        return {name: file.finish() for name, file in files.items()}
 
 
 class _Growing:
@@ -144,7 +150,7 @@ class _Growing:
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
         self._stream = path.open("wb")
-        self._tail, self._dtype, self.rows = like.shape[1:], like.dtype, 0
+        self._tail, self._dtype, self._rows = like.shape[1:], like.dtype, 0
         self._stream.write(_header((0, *self._tail), self._dtype))
 
     def __enter__(self) -> Self:
@@ -155,12 +161,14 @@ class _Growing:
 
     def append(self, array: np.ndarray) -> None:
         self._stream.write(np.ascontiguousarray(array).data)
-        self.rows += len(array)
+        self._rows += len(array)
 
-    def finish(self) -> None:
+    def finish(self) -> tuple[int, ...]:
         """Write the true shape into the header."""
+        shape = (self._rows, *self._tail)
         self._stream.seek(0)
-        self._stream.write(_header((self.rows, *self._tail), self._dtype))
+        self._stream.write(_header(shape, self._dtype))
+        return shape
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
@@ -172,17 +180,21 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndarray, mmap.mmap] | None:
+    """The array in a file and its mapping; None unless the file has just this header, and as many bytes as it says."""
+    header = _header(shape, dtype)
+    size = len(header) + math.prod(shape) * dtype.itemsize
+    # The header is compared and not parsed: nothing in a damaged one can do harm.
+    if not path.is_file() or path.stat().st_size != size:
+        return None
     with path.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        offset = stream.tell()
+        if stream.read(len(header)) != header:
+            return None
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.ndarray(shape, dtype, buffer=mapping, offset=offset), mapping
+    return np.ndarray(shape, dtype, buffer=mapping, offset=len(header)), mapping
 
 
 def _key(encoders: Encoders, source: Source) -> str:
     """What an encoded matrix depends on: the schema, the encoders' state, the source's files."""
-    state = {name: encoder.state() for name, encoder in encoders.encoders.items()}
-    whole = [FORMAT, to_table(encoders.schema), state, source.fingerprint]
+    whole = [FORMAT, to_table(encoders.schema), encoders.digest, source.fingerprint]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

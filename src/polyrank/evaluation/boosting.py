@@ -65,7 +65,7 @@ def boost(
     categories = [name for name, kind in _names(layout) if kind == "category"]
 
     def own(part: str, data: EncodedData, limit: int | None) -> Any:
-        chosen = np.flatnonzero(schema.sample_spaces(np.asarray(data.labels))[:, position])
+        chosen = np.flatnonzero(schema.sample_spaces(np.asarray(data.labels), np.asarray(data.weights))[:, position])
         if limit is not None and len(chosen) > limit:
             chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
         labels = data.labels[chosen, position]

@@ -24,7 +24,7 @@ class ScoreTable:
         predictions: `[N, T]` float32, probabilities or values in the label's unit.
         labels: `[N, T]` float32; meaningful where `where` is True.
         where: `[N, T]` bool: the task's own rows (its sample space, label present).
-        groups: `[N]` int64, or None where the schema has no group.
+        groups: `[N]` int64, NO_GROUP where a row has none; None where the schema has no group.
     """
 
     tasks: tuple[Task, ...]
@@ -56,15 +56,21 @@ def score_table(ranker: Ranker, loader: Loader, bar: Bar | None = None) -> Score
     """Predict every row of the loader's data, and set labels, sample spaces and groups beside."""
     tasks = tuple(loader.schema.tasks[index] for index in loader.task_positions)
     predictions = predict(ranker, loader.in_order(), len(tasks), bar)
-    return with_truth(loader.schema, tasks, predictions, loader.data.labels, loader.data.groups)
+    data = loader.data
+    return with_truth(loader.schema, tasks, predictions, data.labels, data.groups, data.weights)
 
 
 def with_truth(
-    schema: Schema, tasks: Sequence[Task], predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray
+    schema: Schema,
+    tasks: Sequence[Task],
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    weights: np.ndarray | None = None,
 ) -> ScoreTable:
-    """A score table from predictions for some of the schema's tasks and the labels of all of them."""
+    """A score table from predictions for some of the schema's tasks, and labels, groups and row weights of all."""
     columns = [schema.tasks.index(task) for task in tasks]
-    where = schema.sample_spaces(labels)[:, columns]
+    where = schema.sample_spaces(labels, weights)[:, columns]
     return ScoreTable(tuple(tasks), predictions, labels[:, columns], where, groups if len(groups) else None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from polyrank.data.groups import NO_GROUP
 from polyrank.metrics.checks import Floats, Rows
 
 
@@ -22,10 +23,10 @@ def group_weights(groups: Rows | None, n: int, replicates: int, seed: int) -> It
     """Row weights ``[n]`` of each bootstrap replicate: how often a row's group was drawn.
 
     Each replicate draws as many groups as there are, with replacement. Rows of one user are not independent, so users
-    are resampled whole.
+    are resampled whole; a row without a group is drawn by itself.
 
     Args:
-        groups: ``[n]`` group ids; None resamples single rows.
+        groups: ``[n]`` group ids, ``NO_GROUP`` where a row has none; None resamples single rows.
         n: Number of rows.
         replicates: Number of replicates.
         seed: The same seed gives the same weights.
@@ -41,7 +42,9 @@ def group_weights(groups: Rows | None, n: int, replicates: int, seed: int) -> It
         if np.shape(groups) != (n,):
             raise ValueError(f"groups must have the shape ({n},), got {np.shape(groups)}")
         distinct, member = np.unique(groups, return_inverse=True)
-        drawn = len(distinct)
+        others = np.flatnonzero(np.asarray(groups) == NO_GROUP)[1:]  # the first such row is already by itself
+        member[others] = len(distinct) + np.arange(len(others))
+        drawn = len(distinct) + len(others)
     for _ in range(replicates):
         times = np.bincount(generator.integers(0, max(drawn, 1), size=drawn), minlength=drawn).astype(np.float64)
         yield times if member is None else times[member]

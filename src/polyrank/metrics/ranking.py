@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polyrank.data.groups import NO_GROUP
 from polyrank.metrics.checks import Rows, as_finite, as_weights, common_length, is_positive
 
 
@@ -117,24 +118,26 @@ class GroupAuc:
         groups: Groups that have both classes.
         skipped: Groups of one class, which have no AUC.
         rows: Rows of the groups that count.
+        ungrouped: Rows that have no group, and are left out.
     """
 
     value: float
     groups: int
     skipped: int
     rows: int
+    ungrouped: int = 0
 
 
 def gauc(scores: Rows, labels: Rows, groups: Rows) -> GroupAuc:
     """AUC within each group (user), averaged by the group's rows: ``GAUC = Σ_g n_g AUC_g / Σ_g n_g``.
 
-    Only groups with both classes take part; ``n_g`` is the number of rows (impressions) of group g. Pairs are counted
-    in integers per group.
+    Only groups with both classes take part, and no row without a group; ``n_g`` is the number of rows (impressions) of
+    group g. Pairs are counted in integers per group.
 
     Args:
         scores: ``[N]`` finite scores.
         labels: ``[N]`` 0 or 1.
-        groups: ``[N]`` int64 group ids, in any order.
+        groups: ``[N]`` int64 group ids, in any order; ``NO_GROUP`` where a row has none.
 
     Raises:
         ValueError: As in ``auc``.
@@ -142,7 +145,10 @@ def gauc(scores: Rows, labels: Rows, groups: Rows) -> GroupAuc:
     Source: Zhou et al., Deep Interest Network, KDD 2018, section 6.
     """
     scores, positive, groups = as_finite(scores, "scores"), is_positive(labels), np.asarray(groups)
-    rows = common_length(scores, positive, groups)
+    total = common_length(scores, positive, groups)
+    grouped = groups != NO_GROUP
+    scores, positive, groups = scores[grouped], positive[grouped], groups[grouped]
+    rows = len(groups)
     order = np.lexsort((scores, groups))
     scores, groups = scores[order], groups[order]
     runs = _run_starts(groups, scores)  # one run per distinct (group, score)
@@ -159,7 +165,7 @@ def gauc(scores: Rows, labels: Rows, groups: Rows) -> GroupAuc:
     group_auc = wins[both] / (2 * group_positives[both] * group_negatives[both])
     used = int(size.sum())
     value = float((size * group_auc).sum()) / used if used else math.nan
-    return GroupAuc(value, groups=len(size), skipped=len(both) - len(size), rows=used)
+    return GroupAuc(value, groups=len(size), skipped=len(both) - len(size), rows=used, ungrouped=total - rows)
 
 
 def xauc(predictions: Rows, labels: Rows) -> float:

@@ -37,7 +37,7 @@ def binary_metrics(
     Args:
         probabilities: ``[N]`` in [0, 1].
         labels: ``[N]`` 0 or 1.
-        groups: ``[N]`` group ids: adds GAUC, and makes the interval resample groups instead of rows.
+        groups: ``[N]`` group ids (``NO_GROUP``: none): adds GAUC, and makes the interval resample groups, not rows.
         replicates: Bootstrap replicates of ``auc_ci``; 0 leaves it None.
         seed: Of the bootstrap.
 
@@ -52,6 +52,7 @@ def binary_metrics(
     if groups is not None:
         grouped = gauc(probabilities, labels, groups)
         metrics |= {"gauc": _json(grouped.value), "gauc_groups": grouped.groups, "gauc_skipped": grouped.skipped}
+        metrics["gauc_ungrouped"] = grouped.ungrouped
     metrics["log_loss"] = _json(log_loss(probabilities, labels))
     metrics["normalised_entropy"] = _json(normalised_entropy(probabilities, labels))
     metrics["ece"] = _json(expected_calibration_error(probabilities, labels))
