@@ -245,7 +245,8 @@ def test_any_part_of_a_model_may_be_missing(part: str, value: object) -> None:
         model[part] = None
         if value == "absent":
             del model[part]
-    seesaw_html(study)
+    page = seesaw_html(study)
+    assert all(task["name"] in page for task in study["tasks"])
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,8 @@ def test_any_part_of_a_study_may_be_missing(part: str, value: object) -> None:
     study[part] = None
     if value == "absent":
         del study[part]
-    seesaw_html(study)
+    page = seesaw_html(study)
+    assert all(task["name"] in page for task in study["tasks"])
 
 
 def test_a_study_without_lightgbm_says_so() -> None:
@@ -358,7 +360,9 @@ def test_any_part_of_a_profile_may_be_missing(part: str, value: object) -> None:
     profile = {**PROFILE, part: None}
     if value == "absent":
         del profile[part]
-    profile_html(profile)
+    page = profile_html(profile)
+    assert "</html>" in page
+    assert part == "features" or all(feature["name"] in page for feature in PROFILE["features"])
 
 
 @pytest.mark.parametrize("document", [{}, {"format": 2}, {"format": 1}, {"format": 1, "tasks": {}, "models": []}])

@@ -314,7 +314,7 @@ class TestDocument:
             assert name in page
 
     def test_is_json_without_nan(self, finished):
-        json.dumps(finished[1], allow_nan=False)
+        assert json.loads(json.dumps(finished[1], allow_nan=False)) == finished[1]
 
 
 class Said(Silent):

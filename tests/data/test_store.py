@@ -132,7 +132,8 @@ def test_reused_by_encoders_that_were_saved_and_loaded(
     encoders.save(tmp_path)
     monkeypatch.setattr(Encoders, "encode", lambda *_: pytest.fail("encoded anew"))
 
-    encode_to(tmp_path / "encoded", Encoders.load(tmp_path, encoders.schema), source)
+    reused = encode_to(tmp_path / "encoded", Encoders.load(tmp_path, encoders.schema), source)
+    assert reused.rows == source.count_rows()
 
 
 def _flip(path: Path, place: int) -> None:

@@ -72,7 +72,8 @@ class TestRules:
     def test_inputs_are_left_alone(self, tied_rows):
         scores, labels, rng = tied_rows(0)
         groups = rng.integers(0, 9, len(scores))
-        for column in (scores, labels, groups):
-            column.flags.writeable = False
-        summary.binary_metrics(scores, labels, groups, replicates=2)
-        summary.regression_metrics(scores, labels, groups, replicates=2)
+        columns = (scores, labels, groups)
+        before = [column.copy() for column in columns]
+        summary.binary_metrics(*columns, replicates=2)
+        summary.regression_metrics(*columns, replicates=2)
+        assert all(np.array_equal(column, copy) for column, copy in zip(columns, before, strict=True))

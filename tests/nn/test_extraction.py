@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyrank.nn.experts import SHARED
-from polyrank.nn.extraction import FirstExtraction, LaterExtraction, LevelWeights, States
+from polyrank.nn.extraction import FirstExtraction, LaterExtraction, LevelShape, LevelWeights, States
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def _seed():
 
 
 def first(shared_gate, *, tasks=2, specific=1, shared=1, widths=(1,)):
-    return FirstExtraction(1, tasks, specific, shared, widths, shared_gate=shared_gate, dropout=0.0)
+    return FirstExtraction(1, LevelShape(tasks, specific, shared, widths), shared_gate=shared_gate)
 
 
 class TestCombine:
@@ -59,7 +59,7 @@ class TestLevels:
 
     def test_later_level_by_hand(self):
         # Own experts double x_t, the shared one triples x_s; every gate is uniform.
-        level = LaterExtraction(1, 2, 1, 1, (1,), shared_gate=True, dropout=0.0)
+        level = LaterExtraction(1, LevelShape(2, 1, 1, (1,)), shared_gate=True)
         with torch.no_grad():
             level.own.weight.copy_(torch.tensor([2.0, 0.0, 0.0]).expand(2, 1, 3))
             level.common.weight.copy_(torch.tensor([3.0, 0.0, 0.0, 0.0]).view(1, 1, 4))
@@ -69,14 +69,14 @@ class TestLevels:
         torch.testing.assert_close(states.shared, torch.tensor([[6.0]]))
 
     def test_gates_of_a_later_level_read_the_states_below(self):
-        level = LaterExtraction(1, 2, 1, 1, (1,), shared_gate=False, dropout=0.0)
+        level = LaterExtraction(1, LevelShape(2, 1, 1, (1,)), shared_gate=False)
         with torch.no_grad():
             level.own.weight.copy_(torch.tensor([0.0, 0.0, math.log(3)]).expand(2, 1, 3))
         _, weights = level(States(torch.tensor([[[1.0], [0.0]]]), torch.tensor([[9.0]])))
         torch.testing.assert_close(weights.tasks, torch.tensor([[[0.25, 0.75], [0.5, 0.5]]]))
 
     def test_a_later_level_needs_the_shared_state(self):
-        level = LaterExtraction(1, 2, 1, 1, (1,), shared_gate=False, dropout=0.0)
+        level = LaterExtraction(1, LevelShape(2, 1, 1, (1,)), shared_gate=False)
         with pytest.raises(AssertionError, match="shared state"):
             level(States(torch.ones(1, 2, 1), None))
 

@@ -7,7 +7,7 @@ from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights
-from polyrank.nn.extraction import FirstExtraction
+from polyrank.nn.extraction import FirstExtraction, LevelShape
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class CGC(nn.Module):
 
     def __init__(self, in_width: int, tasks: int, config: CGCConfig) -> None:
         super().__init__()
-        shape = (tasks, config.specific_experts, config.shared_experts, config.widths)
-        self.level = FirstExtraction(in_width, *shape, shared_gate=False, dropout=config.dropout)
+        shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
+        self.level = FirstExtraction(in_width, shape, shared_gate=False)
         self.out_width = config.widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:

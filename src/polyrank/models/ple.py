@@ -11,7 +11,7 @@ from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights
-from polyrank.nn.extraction import FirstExtraction, LaterExtraction
+from polyrank.nn.extraction import FirstExtraction, LaterExtraction, LevelShape
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,12 @@ class PLE(nn.Module):
 
     def __init__(self, in_width: int, tasks: int, config: PLEConfig) -> None:
         super().__init__()
-        shape = (tasks, config.specific_experts, config.shared_experts, config.widths)
+        shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
         last = config.levels
-        self.first = FirstExtraction(in_width, *shape, shared_gate=last > 1, dropout=config.dropout)
+        self.first = FirstExtraction(in_width, shape, shared_gate=last > 1)
         self.out_width = config.widths[-1]
         self.later: Any = nn.ModuleList(
-            LaterExtraction(self.out_width, *shape, shared_gate=level < last, dropout=config.dropout)
-            for level in range(2, last + 1)
+            LaterExtraction(self.out_width, shape, shared_gate=level < last) for level in range(2, last + 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,17 @@ from polyrank.nn.experts import SHARED, ExpertGroup, GateWeights, mix, mix_own
 
 
 @dataclass(frozen=True)
+class LevelShape:
+    """A level's `tasks` T, `specific` experts M of each, `shared` experts S, their layers' `widths`, and `dropout`."""
+
+    tasks: int
+    specific: int
+    shared: int
+    widths: tuple[int, ...]
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
 class States:
     """What a level hands on: `tasks` `[B, T, H]`, and `shared` `[B, H]`, None from the last level."""
 
@@ -30,9 +41,9 @@ class LevelWeights:
 class _Extraction(nn.Module):
     """What the first level and the later ones have in common: how gates combine experts, and what they are called."""
 
-    def __init__(self, tasks: int, specific: int, shared: int) -> None:
+    def __init__(self, shape: LevelShape) -> None:
         super().__init__()
-        self.tasks, self.specific, self.shared = tasks, specific, shared
+        self.tasks, self.specific, self.shared = shape.tasks, shape.specific, shape.shared
 
     def combine(
         self, own: Tensor, shared: Tensor, logits: Tensor, shared_logits: Tensor | None
@@ -71,29 +82,15 @@ class FirstExtraction(_Extraction):
 
     Args:
         in_width: D.
-        tasks: T.
-        specific: M.
-        shared: S.
-        widths: each expert's layers.
+        shape: T, M, S and the experts' layers.
         shared_gate: whether a level follows that reads the shared state.
-        dropout: the share of activations dropped after each layer.
     """
 
-    def __init__(
-        self,
-        in_width: int,
-        tasks: int,
-        specific: int,
-        shared: int,
-        widths: tuple[int, ...],
-        *,
-        shared_gate: bool,
-        dropout: float,
-    ) -> None:
-        super().__init__(tasks, specific, shared)
-        everyone = tasks * specific + shared
-        logits = tasks * (specific + shared) + (everyone if shared_gate else 0)
-        self.group = ExpertGroup(in_width, everyone, widths, gate_logits=logits, dropout=dropout)
+    def __init__(self, in_width: int, shape: LevelShape, *, shared_gate: bool) -> None:
+        super().__init__(shape)
+        everyone = shape.tasks * shape.specific + shape.shared
+        logits = shape.tasks * (shape.specific + shape.shared) + (everyone if shared_gate else 0)
+        self.group = ExpertGroup(in_width, everyone, shape.widths, gate_logits=logits, dropout=shape.dropout)
 
     def forward(self, x: Tensor) -> tuple[States, LevelWeights]:
         """`[B, D]` → the level's states and gate weights."""
@@ -113,22 +110,19 @@ class LaterExtraction(_Extraction):
     Args: as for FirstExtraction.
     """
 
-    def __init__(
-        self,
-        in_width: int,
-        tasks: int,
-        specific: int,
-        shared: int,
-        widths: tuple[int, ...],
-        *,
-        shared_gate: bool,
-        dropout: float,
-    ) -> None:
-        super().__init__(tasks, specific, shared)
-        logits = specific + shared
-        self.own = ExpertGroup(in_width, specific, widths, inputs=tasks, gate_logits=logits, dropout=dropout)
-        over_all = tasks * specific + shared if shared_gate else 0
-        self.common = ExpertGroup(in_width, shared, widths, gate_logits=over_all, dropout=dropout)
+    def __init__(self, in_width: int, shape: LevelShape, *, shared_gate: bool) -> None:
+        super().__init__(shape)
+        tasks, specific, shared, widths, dropout = (
+            shape.tasks,
+            shape.specific,
+            shape.shared,
+            shape.widths,
+            shape.dropout,
+        )
+        own_logits = specific + shared
+        all_logits = tasks * specific + shared if shared_gate else 0
+        self.own = ExpertGroup(in_width, specific, widths, inputs=tasks, gate_logits=own_logits, dropout=dropout)
+        self.common = ExpertGroup(in_width, shared, widths, gate_logits=all_logits, dropout=dropout)
 
     def forward(self, states: States) -> tuple[States, LevelWeights]:
         """The states of the level below → this level's states and gate weights."""
