@@ -302,7 +302,7 @@ class TestDocument:
     def test_notes_say_what_is_weak(self, finished):
         notes = " ".join(finished[1]["notes"])
         assert "2 seeds: " in notes
-        assert "5–16 %" in notes
+        assert "9 % were called gain or loss" in notes
         assert "LightGBM is trained once a task" in notes
         assert "of 4 verdicts" in notes
 
@@ -507,7 +507,7 @@ def test_one_seed_without_lightgbm_and_with_parts_set_aside(folder, tmp_path):
     assert sum(study["rows"].values()) == 2000
     assert study["rows"]["train"] > 1500
     assert list(study["references"]) == list(study["costs"]) == ["single_task"]
-    assert any(note.startswith("One seed only") and "20 %" in note for note in study["notes"])
+    assert any(note.startswith("One seed only") and "44 %" in note for note in study["notes"])
     assert not any("LightGBM" in note for note in study["notes"])
     (model,) = study["models"]
     assert model["tasks"]["click"]["std"] is None
