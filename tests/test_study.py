@@ -302,7 +302,7 @@ class TestDocument:
     def test_notes_say_what_is_weak(self, finished):
         notes = " ".join(finished[1]["notes"])
         assert "2 seeds: " in notes
-        assert "9 % were called gain or loss" in notes
+        assert "9 % were called gain or loss at 95 %" in notes
         assert "LightGBM is trained once a task" in notes
         assert "of 4 verdicts" in notes
 

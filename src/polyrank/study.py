@@ -327,13 +327,13 @@ class _Judge:
         # The shares are measured, by simulation of models that do not differ: see docs/seesaw.md.
         if seeds == 1:
             notes.append(
-                "One seed only: the randomness of training is not in the intervals; where trainings vary much, a gain or "
-                "loss may well be chance (in simulations of models that do not differ, up to 44 % were called so at 95 %)."
+                "One seed only: the randomness of training is not in the intervals; where trainings vary much, a gain "
+                "or loss may well be chance (in simulations of models that do not differ, up to 44 % were called so)."
             )
         elif seeds == 2:
             notes.append(
-                "2 seeds: the randomness of training is hardly known (in simulations of models that do not differ, up to "
-                "9 % were called gain or loss at 95 %; with 5 seeds up to 6 %)."
+                "2 seeds: the randomness of training is hardly known (in simulations of models that do not differ, up "
+                "to 9 % were called gain or loss at 95 %; with 5 seeds up to 6 %)."
             )
         elif seeds < 5:
             notes.append(f"{seeds} seeds: the randomness of training is known roughly; 5 or more are better.")
