@@ -222,7 +222,8 @@ def test_signals_at_random_moments(config: Config, tmp_path: Path, monkeypatch: 
     _assert_same(run, tmp_path / "whole")
 
 
-def _ctrl_c(config: Config, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_saves_says_so_and_resumes(config: Config, tmp_path: Path, number: signal.Signals) -> None:
     path = config(rows=2_000, epochs=8, batch_size=64, save_seconds=0.02)
     run = tmp_path / "stopped"
     command = [sys.executable, "-m", "polyrank.cli", "train", str(path), "--out", str(run)]
@@ -244,15 +245,6 @@ def _ctrl_c(config: Config, tmp_path: Path, number: signal.Signals) -> None:
     train(path, [], run, resume=True)
     train(path, ["train.save_seconds=1e9"], tmp_path / "whole", resume=False)
     _assert_same(run, tmp_path / "whole")
-
-
-def test_ctrl_c(config: Config, tmp_path: Path) -> None:
-    _ctrl_c(config, tmp_path, signal.SIGINT)
-
-
-@pytest.mark.slow
-def test_sigterm_says_the_same(config: Config, tmp_path: Path) -> None:
-    _ctrl_c(config, tmp_path, signal.SIGTERM)
 
 
 @pytest.mark.slow
