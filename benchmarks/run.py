@@ -2,7 +2,7 @@
 
     make bench
 
-About an hour on two cores: nothing else should run beside it.
+About two hours on two cores: nothing else should run beside it.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("metrics_speed.py", "false_verdicts.py", "census.py", "large_file.py")
+SCRIPTS = ("metrics_speed.py", "false_verdicts.py", "census.py", "large_file.py", "peers.py")
 
 
 def main() -> None:

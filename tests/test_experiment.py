@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from polyrank import experiment
+from polyrank.data.loader import as_batch
 from polyrank.data.schema import load_schema, save_schema
 from polyrank.data.store import encode_to
 from polyrank.errors import ConfigError, DataError, RunError, StorageError
+from polyrank.evaluation.predict import predict
 from polyrank.metrics.ranking import auc
 from polyrank.progress import Silent
+from polyrank.runs import load_run
 from polyrank.training.checkpoint import load_checkpoint
 
 CONFIG = """
@@ -299,6 +303,38 @@ class TestScore:
         assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == 7
         for name in straight.column_names:
             np.testing.assert_allclose(found[name].to_numpy(), straight[name].to_numpy(), rtol=1e-5)
+
+    @pytest.mark.parametrize(("rows", "chunk", "batch"), [(400, 64, 8_192), (129, 64, 32), (385, 131_072, 128)])
+    def test_streaming_is_prediction_in_memory(
+        self, trained, folder, tmp_path, write_table, monkeypatch, rows, chunk, batch
+    ):
+        """Chunks and row groups that end anywhere; among the last batches some of one row."""
+        table = pq.read_table(folder / "test.parquet").slice(0, rows)
+        pq.write_table(table, tmp_path / "log.parquet", row_group_size=50)
+        run = load_run(trained[0])
+        encoded = run.encoders.encode(table.combine_chunks().to_batches()[0], labels=False)
+        whole = predict(run.ranker, [as_batch(encoded, run.schema)], 3)
+        monkeypatch.setattr("polyrank.data.readers.Source.batches.__defaults__", (chunk,))
+        monkeypatch.setattr("polyrank.experiment.EVALUATION_BATCH", batch)
+        scores = scores_of(trained[0], tmp_path / "log.parquet", tmp_path / "s.parquet")
+        for column, expected in zip(scores.columns, whole.T, strict=True):
+            np.testing.assert_allclose(column.to_numpy(), expected, rtol=1e-5)
+
+    def test_an_error_in_the_middle_leaves_nothing(self, trained, folder, tmp_path, monkeypatch):
+        table = pq.read_table(folder / "test.parquet")
+        prices = table["video_id"].to_numpy().astype(float) % 1000
+        prices[300] = 0.5  # an id that is not whole, in the fifth chunk
+        broken = table.set_column(1, "video_id", pa.array(prices))
+        pq.write_table(broken, tmp_path / "log.parquet", row_group_size=64)
+        monkeypatch.setattr("polyrank.data.readers.Source.batches.__defaults__", (64,))
+        scored = Silent()
+        monkeypatch.setattr(scored, "advance", lambda rows, note="": done.append(rows))
+        done = []
+        with pytest.raises(DataError, match=r"column 'video_id' holds .*0\.5"):
+            experiment.score(trained[0], str(tmp_path / "log.parquet"), tmp_path / "s.parquet", scored)
+        assert done == [64] * 4
+        assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+        assert not [thread for thread in threading.enumerate() if thread.name == "polyrank-prefetch"]
 
     def test_only_the_tasks_that_were_trained(self, folder, tmp_path):
         sets = ["data.tasks=['watch', 'click']", "train.epochs=1"]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from polyrank.config import override
 from polyrank.data.infer import infer_schema
 from polyrank.data.loader import as_batch
+from polyrank.data.prefetch import prefetched
 from polyrank.data.profile import profile
 from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
@@ -23,7 +24,7 @@ from polyrank.evaluation.predict import predict
 from polyrank.files import locked, scratch, sweep, write_json, write_text, writing
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
-from polyrank.runs import Prepared, begin, check_new, evaluate_part, load_run, prepare, train_run
+from polyrank.runs import EVALUATION_BATCH, Prepared, begin, check_new, evaluate_part, load_run, prepare, train_run
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 
@@ -138,7 +139,8 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
 def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> int:
     """Predict every row of `data`, in input order, into `out`: `p_<task>` (float32) for each task; the row count.
 
-    Streams: memory does not grow with the data. Labels are not needed, and not read.
+    Streams: the next rows are read and encoded while some are predicted; memory does not grow with the data. Labels are
+    not needed, and not read.
 
     Raises:
         RunError: the run is damaged.
@@ -155,14 +157,16 @@ def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> 
     names = [f"p_{name}" for name in loaded.settings.data.tasks or loaded.schema.task_names]
     schema = pa.schema([(name, pa.float32()) for name in names])
     rows = 0
+    read = source.batches(loaded.schema.columns(labels=False), coded=True)
     with (
         (progress or Silent()).bar(f"scoring {source.name}", source.count_rows()) as bar,
         writing(out) as temporary,
         pq.ParquetWriter(temporary, schema) as writer,
+        prefetched(loaded.encoders.encode(chunk, labels=False) for chunk in read) as chunks,
     ):
-        for chunk in source.batches(loaded.schema.columns(labels=False)):
-            batch = as_batch(loaded.encoders.encode(chunk, labels=False), loaded.schema)
-            predictions = predict(loaded.ranker, [batch], len(names))
+        for chunk in chunks:
+            batch = as_batch(chunk, loaded.schema)
+            predictions = predict(loaded.ranker, batch.parts(EVALUATION_BATCH), len(names))
             writer.write_table(pa.table([np.ascontiguousarray(column) for column in predictions.T], schema=schema))
             rows += batch.rows
             bar.advance(batch.rows)

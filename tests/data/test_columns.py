@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrank.data.columns import INTEGER, TEXT, hash64, keys, list_lengths, lists, missing, numbers, padded
+from polyrank.data.columns import INTEGER, TEXT, distinct, hash64, keys, list_lengths, lists, missing, numbers, padded
 from polyrank.errors import DataError
 
 MASK = 2**64 - 1
@@ -127,6 +127,57 @@ def test_missing_is_null_or_nan_also_behind_a_dictionary() -> None:
     assert missing(pa.nulls(1)).tolist() == [True]
     hidden = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 2]), pa.array([1.0, None, np.nan]))
     assert missing(hidden).tolist() == [False, True, True, True]
+
+
+KINDS = st.sampled_from([pa.string(), pa.large_string(), pa.string_view(), pa.int8(), pa.int64(), pa.uint64()])
+
+
+@given(KINDS, st.lists(st.none() | st.integers(0, 9), max_size=60), st.integers(0, 9), st.booleans())
+def test_distinct_values_and_their_places_are_the_column(
+    kind: pa.DataType, rows: list[int | None], start: int, coded: bool
+) -> None:
+    array = pa.array([None if row is None else str(row) for row in rows], pa.string()).cast(kind)
+    coded = coded and kind != pa.string_view()  # of those Arrow cannot take one back out of a dictionary
+    array = (array.dictionary_encode() if coded else array).slice(start)
+
+    values, places = distinct(array)
+
+    column = values.to_pylist() if places is None else [values.to_pylist()[place] for place in places]
+    assert column == array.to_pylist()
+    if places is not None:
+        assert 2 * len(values) <= len(array) + 2  # and one for null
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_distinct_pays_where_values_repeat(repeats: int) -> None:
+    for kind in (pa.string(), pa.int32()):
+        values, places = distinct(pa.array(list(range(50)) * repeats).cast(kind))
+        assert (len(values), places is None) == (50, repeats == 1)
+    for other in (pa.array([1.5] * 9), pa.array([True] * 9), pa.array([[1]] * 9), pa.nulls(9)):
+        assert distinct(other) == (other, None)
+
+
+def test_a_dictionary_larger_than_its_rows_is_left_aside() -> None:
+    words = pa.array([f"word {i}" for i in range(1000)])
+    places = pa.array([7, None, 7, 9, 7, None], pa.int32())
+
+    values, found = distinct(pa.DictionaryArray.from_arrays(places, words))
+
+    assert values.to_pylist() == ["word 7", "word 9", None]
+    assert found is not None
+    assert found.tolist() == [0, 2, 0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.uint64()])
+def test_places_of_any_type(kind: pa.DataType) -> None:
+    words = pa.array([f"word {i}" for i in range(128)])
+    places = pa.array([*range(127), 127, None] * 2, kind)
+
+    values, found = distinct(pa.DictionaryArray.from_arrays(places, words))
+
+    assert found is not None
+    assert found.tolist() == [*range(128), 128] * 2
+    assert values.take(pa.array(found)).to_pylist() == [*words.to_pylist(), None] * 2
 
 
 def test_numbers() -> None:

@@ -397,3 +397,33 @@ def test_log_of_traps_is_encoded_as_looked_up_row_by_row(fitted: Callable[..., t
             labels, [row["is_click"], NAN if row["is_like"] is None else row["is_like"], row["play_time"]]
         )
     assert np.isfinite(encoded.dense).all()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 4_096, 4_097, 9_000])
+def test_repeated_values_are_encoded_as_each_row_by_itself(
+    rows: int, feedback_table: Callable[..., pa.Table], feedback_schema: Callable[[], Schema]
+) -> None:
+    """Whether values are looked up by row or once each, and however they arrive."""
+    whole = _fit_log(feedback_table(400, seed=1), feedback_schema())
+    few = feedback_table(60, seed=2).drop_columns(["price"])
+    places = np.random.default_rng(0).integers(0, 60, rows)
+    batch = few.take(pa.array(places)).combine_chunks()
+    batch = batch.append_column("price", pa.array(np.random.default_rng(1).integers(-9, 9, rows), pa.int32()))
+    batch = batch.set_column(0, "user_id", batch["user_id"].cast(pa.string()))
+    texts = ["user_id", "category", "tags"]
+    coded = batch
+    for name in texts:
+        coded = coded.set_column(coded.column_names.index(name), name, coded[name].combine_chunks().dictionary_encode())
+
+    found, again = (whole.encode(t.to_batches()[0], labels=False) for t in (batch, coded))
+
+    by_row = [whole.encode(batch.slice(row, 1).to_batches()[0], labels=False) for row in range(min(rows, 200))]
+    np.testing.assert_array_equal(found.ids, again.ids)
+    np.testing.assert_array_equal(found.dense, again.dense)
+    np.testing.assert_array_equal(found.ids[:200], np.concatenate([one.ids for one in by_row]))
+    np.testing.assert_array_equal(found.dense[:200], np.concatenate([one.dense for one in by_row]))
+    assert found.ids.flags.c_contiguous
+
+
+def _fit_log(table: pa.Table, schema: Schema) -> Encoders:
+    return Encoders.fit(schema, table_source("train", table, ""))

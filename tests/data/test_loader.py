@@ -1,3 +1,4 @@
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,75 @@ def test_in_order_keeps_the_order(sizes: tuple[int, int, int, int]) -> None:
     loader = Loader(SCHEMA, _data(rows), batch_size, block_rows=block, window_rows=window)
 
     assert _rows(list(loader.in_order())) == list(range(rows))
+
+
+@given(SIZES, st.integers(0, 60))
+def test_batches_are_rows_of_the_whole(sizes: tuple[int, int, int, int], start: int) -> None:
+    """The plain path: all rows as one batch, blocks and rows permuted with the generators of (seed, epoch, stream)."""
+    rows, batch_size, block, window = sizes
+    data = _data(rows, weights=True)
+    whole = as_batch(data, SCHEMA)
+    starts = np.random.default_rng([9, 3, 0]).permutation(np.arange(0, rows, block))
+    size = max(1, window // block)
+    expected = []
+    for index in range(-(-len(starts) // size)):
+        blocks = starts[index * size : (index + 1) * size]
+        within = np.concatenate([np.arange(first, min(first + block, rows)) for first in blocks])
+        order = within[np.random.default_rng([9, 3, index + 1]).permutation(len(within))]
+        expected += [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+
+    found = list(Loader(SCHEMA, data, batch_size, 9, block_rows=block, window_rows=window).epoch(3, start))
+
+    assert len(found) == len(expected[start:])
+    for batch, order in zip(found, expected[start:], strict=True):
+        assert _same(batch, whole.mapped(lambda part, order=order: part[order]))
+        assert batch.weights is not None
+        assert whole.weights is not None
+        assert torch.equal(batch.weights, whole.weights[order])
+        assert all(part.is_contiguous() for part in (batch.ids, batch.dense, batch.labels, batch.where, batch.weights))
+
+
+@pytest.mark.parametrize("tasks", [(), ("z",), ("z", "y")])
+def test_windows_are_row_major(tasks: tuple[str, ...]) -> None:
+    """A gather from any other would first copy all of the window, for each batch."""
+    loader = Loader(SCHEMA, _data(50, weights=True), 50, tasks=tasks)
+    whole = as_batch(loader.data, SCHEMA, loader.task_positions)
+
+    assert whole.weights is not None
+    assert all(part.is_contiguous() for part in (whole.ids, whole.labels, whole.where, whole.weights))
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread() -> None:
+    loader = Loader(SCHEMA, _data(1000), 10, block_rows=10, window_rows=200)
+    for batches in (loader.epoch(0), loader.in_order()):
+        with batches:
+            next(batches)
+        next(iter(loader.epoch(0)))
+
+    for thread in threading.enumerate():
+        if thread.name == "polyrank-prefetch":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("rows", "depth"), [(100, 2), (1000, 6), (2000, 12), (4100, 2)])
+def test_a_share_of_a_window_waits_as_batches(rows: int, depth: int) -> None:
+    loader = Loader(SCHEMA, _data(4096), 10, block_rows=100, window_rows=rows)
+    with loader.epoch(0) as batches:
+        # Of a window of many a sixteenth, in whole batches of 10; of the only window no more than two.
+        assert batches._shared.depth == depth
+
+
+def test_parts_of_a_batch_are_its_rows() -> None:
+    batch = as_batch(_data(10, weights=True), SCHEMA)
+
+    parts = list(batch.parts(4))
+
+    assert [part.rows for part in parts] == [4, 4, 2]
+    assert _rows(parts) == list(range(10))
+    assert all(part.weights is not None for part in parts)
+    assert parts[1].labels.data_ptr() == batch.labels[4:].data_ptr()
+    assert [part.weights for part in as_batch(_data(3), SCHEMA).parts(3)] == [None]
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -1,12 +1,14 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
-from polyrank.data.readers import Source, open_source
+from polyrank.data.readers import Source, open_source, table_source
 from polyrank.errors import DataError
 
 Write = Callable[[pa.Table, Path], Path]
@@ -183,3 +185,68 @@ def test_unknown_and_mixed_formats(tmp_path: Path, write_table: Write) -> None:
 def test_unknown_uri() -> None:
     with pytest.raises(DataError, match="nowhere"):
         open_source("nowhere://bucket/log.parquet")
+
+
+def _coded(source: Source, column: str = "t", rows: int = 131_072) -> list[object]:
+    plain = [value for batch in source.batches([column], rows) for value in batch.column(column).to_pylist()]
+    read = [batch.column(column) for batch in source.batches([column], rows, coded=True)]
+    assert [value for array in read for value in array.to_pylist()] == plain
+    assert len(read) == -(-len(plain) // rows) or rows == 131_072
+    return [pa.types.is_dictionary(array.type) for array in read]
+
+
+def test_texts_stored_as_dictionaries_are_read_as_such(tmp_path: Path) -> None:
+    few = pa.array([None if i % 7 == 0 else f"value {i % 5}" for i in range(1000)])
+    many = pa.array([f"value {i}" for i in range(1000)])
+    table = pa.table({"t": few, "many": many, "large": few.cast(pa.large_string()), "n": range(1000)})
+    pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+    source = open_source(tmp_path / "a.parquet")
+
+    assert set(_coded(source)) == {True}
+    assert set(_coded(source, rows=50)) == {True}
+    assert set(_coded(source, "large")) == {True}
+    assert set(_coded(source, "many")) == {False}
+    assert set(_coded(source, "n")) == {False}
+    assert source.schema.field("t").type == pa.string()
+    pa.parquet.write_table(table, tmp_path / "b.parquet", use_dictionary=False)
+    assert set(_coded(open_source(tmp_path / "b.parquet"))) == {False}
+
+
+def test_files_that_differ_in_a_text_column_are_read_as_before(tmp_path: Path, write_table: Write) -> None:
+    few = ["x", "y"] * 100
+    columns = {
+        "large": pa.array(few, pa.large_string()),
+        "coded": pa.array(few).dictionary_encode(),
+        "integer": pa.array([1, 2] * 100),
+        "absent": None,
+    }
+    for name, column in columns.items():
+        write_table(pa.table({"t": few, "u": few}), tmp_path / name / "a.parquet")
+        table = pa.table({"u": few} | ({} if column is None else {"t": column}))
+        write_table(table, tmp_path / name / "b.parquet")
+        source = open_source(tmp_path / name)
+        assert _coded(source) == ([True, True] if name == "large" else [False, False])
+        assert _coded(source, "u") == [True, True]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "feather"])
+def test_other_formats_know_no_coded_reading(tmp_path: Path, write_table: Write, suffix: str) -> None:
+    source = open_source(write_table(pa.table({"t": ["x", "y"] * 100}), tmp_path / f"a.{suffix}"))
+
+    assert set(_coded(source)) == {False}
+    assert set(_coded(table_source("t", pa.table({"t": ["x"] * 9}), ""))) == {False}
+
+
+def test_coded_reading_of_a_share(tmp_path: Path, write_table: Write) -> None:
+    source = open_source(write_table(pa.table({"t": ["x", "y"] * 500}), tmp_path / "a.parquet"))
+
+    assert set(_coded(replace(source, share=(0.2, 0.5)))) == {True}
+
+
+def test_coded_reading_keeps_to_a_filter(tmp_path: Path, write_table: Write) -> None:
+    table = pa.table({"t": ["x", "y"] * 500, "n": range(1000)})
+    source = open_source(write_table(table, tmp_path / "a.parquet"))
+    late = replace(source, dataset=source.dataset.filter(pa.compute.field("n") >= 900))
+
+    assert set(_coded(late)) == {False}
+    assert sum(batch.num_rows for batch in late.batches(["t"], coded=True)) == 100

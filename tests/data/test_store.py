@@ -26,8 +26,8 @@ PARTS = ("ids", "dense", "labels", "weights", "groups")
 class _Chunked(Source):
     """A source whose batches are small, so that files grow many times."""
 
-    def batches(self, columns: Any, rows: int = 13) -> Iterator[pa.RecordBatch]:
-        return super().batches(columns, min(rows, 13))
+    def batches(self, columns: Any, rows: int = 13, *, coded: bool = False) -> Iterator[pa.RecordBatch]:
+        return super().batches(columns, min(rows, 13), coded=coded)
 
 
 def _chunked(source: Source) -> Source:

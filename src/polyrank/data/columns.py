@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from polyrank.errors import DataError
 
 INTEGER, TEXT = pa.int64(), pa.large_string()
+_PROBE, _REPEATS = 4_096, 2  # a column repeats if, in its first rows, a value has two rows on average
 # Below these, whole numbers are exact; at them, a number may already be its rounded neighbour.
 _EXACT_BELOW = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
 
@@ -54,6 +55,27 @@ def keys(array: pa.Array, column: str, key_type: pa.DataType | None = None) -> p
 def plain(array: pa.Array) -> pa.Array:
     """A dictionary-encoded column as its values, any other as it is."""
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def distinct(array: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
+    """The different values of texts or integers, null included, and each row's place among them.
+
+    What is done with every row can then be done with every value. Where that promises no gain, as most rows have a
+    value of their own, and for other types: the column as it is, and no places.
+    """
+    if not (_is_coded(array) and _REPEATS * len(array.dictionary) <= len(array)):
+        array = plain(array)  # a dictionary that came with the column may hold more than its rows do
+        if not (is_text(array.type) or pa.types.is_integer(array.type)):
+            return array, None
+        probe = array.slice(0, _PROBE)
+        if _REPEATS * len(probe.unique()) > len(probe):
+            return array, None
+        array = array.dictionary_encode()
+    values, places = array.dictionary, array.indices.cast(pa.int32())
+    if places.null_count:
+        places = places.fill_null(len(values))
+        values = pa.concat_arrays([values, pa.nulls(1, values.type)])
+    return values, places.to_numpy()
 
 
 def missing(array: pa.Array) -> np.ndarray:
@@ -151,6 +173,10 @@ def buffers(array: pa.Array) -> Iterator[bytes | memoryview]:
 def is_text(kind: pa.DataType) -> bool:
     """Whether a type is one of Arrow's strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_coded(array: pa.Array) -> bool:
+    return pa.types.is_dictionary(array.type) and is_text(array.type.value_type)
 
 
 def _whole(array: pa.Array, column: str) -> pa.Array:

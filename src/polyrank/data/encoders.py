@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from polyrank.data.columns import INTEGER, TEXT, buffers, is_text, keys, list_lengths, lists, numbers, padded
+from polyrank.data.columns import INTEGER, TEXT, buffers, distinct, is_text, keys, list_lengths, lists, numbers, padded
 from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
 from polyrank.data.labels import read_groups, read_labels, read_weights
 from polyrank.data.readers import Source
@@ -22,6 +22,7 @@ from polyrank.files import read_json, writing
 from polyrank.progress import Progress, Silent
 
 _MAX_ROWS = 2**31 - 1
+_CACHED_ROWS = 4_096
 
 
 @dataclass(frozen=True)
@@ -144,23 +145,28 @@ class Encoders:
         Raises:
             DataError: a value breaks a rule of its column.
         """
-        ids = np.zeros((batch.num_rows, self.layout.id_columns), np.int32)
-        dense = np.zeros((batch.num_rows, self.layout.dense_columns), np.float32)
+        ids = np.empty((batch.num_rows, self.layout.id_columns), np.int32)
+        dense = np.empty((batch.num_rows, self.layout.dense_columns), np.float32)
+        columns: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []  # of the matrix, of values, of places
         for place, feature in zip(self.layout.fields, self.schema.features, strict=True):
-            array = batch.column(feature.source)
+            array, places = batch.column(feature.source), None
+            if feature.kind != "number" or pa.types.is_integer(array.type):
+                array, places = distinct(array)
             encoder = self.encoders[place.table]
             if isinstance(encoder, NumberScale):
                 values = numbers(array, feature.source)
-                ids[:, place.start] = encoder.ids(values)
-                dense[:, place.dense] = encoder.scaled(values)
+                columns.append((ids[:, place.start], encoder.ids(values), places))
+                columns.append((dense[:, place.dense], encoder.scaled(values), places))
             elif feature.kind in ("tags", "sequence"):
                 bags = lists(array, feature.delimiter)
                 flat = encoder.ids(bags.flatten(), feature.source)
                 width = place.stop - place.start
                 newest_last = feature.kind == "sequence"
-                ids[:, place.start : place.stop] = padded(flat, list_lengths(bags), width, newest_last=newest_last)
+                rows = padded(flat, list_lengths(bags), width, newest_last=newest_last)
+                columns.append((ids[:, place.start : place.stop], rows, places))
             else:
-                ids[:, place.start] = encoder.ids(array, feature.source)
+                columns.append((ids[:, place.start], encoder.ids(array, feature.source), places))
+        _fill(columns, batch.num_rows)
         none = np.zeros((batch.num_rows, 0), np.float32)
         grouped = labels and bool(self.schema.group)
         return Encoded(
@@ -217,6 +223,14 @@ class Encoders:
             raise RunError(
                 "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"
             ) from error
+
+
+def _fill(columns: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]], rows: int) -> None:
+    """Write columns side by side: each row's value, or the one at its place; as many rows at a time as cache holds."""
+    for first in range(0, rows, _CACHED_ROWS):
+        part = slice(first, first + _CACHED_ROWS)
+        for column, values, places in columns:
+            column[part] = values[part] if places is None else values.take(places[part], axis=0, mode="clip")
 
 
 def _has_vocabulary(feature: Feature) -> bool:

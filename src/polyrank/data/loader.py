@@ -1,19 +1,24 @@
 """Encoded data → batches. Blocks are shuffled, and rows within a window; any place in an epoch can be found again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from polyrank.data.encoders import Encoded
+from polyrank.data.prefetch import Prefetched, prefetched
 from polyrank.data.schema import Schema
 from polyrank.data.store import EncodedData
 
 BLOCK_ROWS = 8_192
 WINDOW_ROWS = 524_288
 WINDOW_BYTES = 96 * 2**20
+
+_AHEAD = 16  # the share of a window, 1 / 16, that waits as batches while the next window is read
 
 Blocks = list[tuple[int, int]]  # the first row of each, and one past its last
 
@@ -41,6 +46,16 @@ class Batch:
         """B."""
         return len(self.ids)
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch of what a function makes of each tensor."""
+        weights = None if self.weights is None else function(self.weights)
+        return Batch(function(self.ids), function(self.dense), function(self.labels), function(self.where), weights)
+
+    def parts(self, rows: int) -> Iterator["Batch"]:
+        """The batch in parts of so many rows, in order; views, not copies."""
+        for first in range(0, self.rows, rows):
+            yield self.mapped(itemgetter(slice(first, first + rows)))
+
 
 def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] | None = None) -> Batch:
     """Encoded rows as one batch.
@@ -61,21 +76,24 @@ def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] |
     return Batch(
         _tensor(rows.ids),
         _tensor(rows.dense),
-        torch.from_numpy(np.where(where, labels, np.float32(0))),
-        torch.from_numpy(where),
+        _tensor(np.where(where, labels, np.float32(0))),
+        _tensor(where),
         _tensor(weights) if weights.shape[1] else None,
     )
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches of an encoded matrix.
+    """Batches of an encoded matrix, made ahead in a thread.
 
     A shuffled epoch visits blocks of `block_rows` contiguous rows in random order, reads as many as a window holds, and
     shuffles rows within the window: disk reads stay long, memory stays bounded, and data that fits one window is
     shuffled whole. A window holds `window_rows` rows, or fewer where rows are so wide that they would take more than
     `window_bytes`, but never less than a block. The order depends on (seed, epoch) and the data's shape alone. Each
     window ends with a shorter batch.
+
+    There is one window at a time: its last sixteenth has been taken out as batches when it goes, and while these are
+    trained on, the next one is read.
     """
 
     schema: Schema
@@ -96,26 +114,31 @@ class Loader:
         """Batches in a shuffled epoch (it may vary by one a window: the short last block falls where it falls)."""
         return sum(-(-rows // self.batch_size) for _, rows in self._windows(epoch))
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Prefetched[Batch]:
         """Shuffled batches of epoch `number` from batch `start` on: those that an epoch begun at 0 gives there."""
-        for index, (blocks, rows) in enumerate(self._windows(number)):
+        windows = self._windows(number)
+        ahead = windows[0][1] // (_AHEAD * self.batch_size) if len(windows) > 1 else 0
+        return prefetched(self._shuffled(windows, number, start), max(2, ahead))
+
+    def in_order(self) -> Prefetched[Batch]:
+        """All rows in file order, in batches."""
+        ends = range(self.batch_size, self.data.rows + self.batch_size, self.batch_size)
+        places = ((end - self.batch_size, min(end, self.data.rows)) for end in ends)
+        return prefetched(as_batch(self._read([place]), self.schema, self.task_positions) for place in places)
+
+    def _shuffled(self, windows: list[tuple[Blocks, int]], epoch: int, start: int) -> Iterator[Batch]:
+        for index, (blocks, rows) in enumerate(windows):
             batches = -(-rows // self.batch_size)
             if start < batches:
-                order = torch.from_numpy(self._generator(number, index + 1).permutation(rows))
+                order = self._generator(epoch, index + 1).permutation(rows)
                 yield from self._window(blocks, order[start * self.batch_size :])
             start = max(0, start - batches)
 
-    def in_order(self) -> Iterator[Batch]:
-        """All rows in file order, in batches."""
-        for first in range(0, self.data.rows, self.batch_size):
-            end = min(first + self.batch_size, self.data.rows)
-            yield as_batch(self._read([(first, end)]), self.schema, self.task_positions)
-
-    def _window(self, blocks: Blocks, order: Tensor) -> Iterator[Batch]:
+    def _window(self, blocks: Blocks, order: np.ndarray) -> Iterator[Batch]:
         """A window's rows in this order; the window goes when its last batch has gone, before the next one is read."""
         window = as_batch(self._read(blocks), self.schema, self.task_positions)
         for first in range(0, len(order), self.batch_size):
-            yield _take(window, order[first : first + self.batch_size])
+            yield window.mapped(partial(_gather, order[first : first + self.batch_size]))
 
     def _windows(self, epoch: int) -> list[tuple[Blocks, int]]:
         """The windows of an epoch: the (first, end) rows of each one's blocks, and how many rows they hold."""
@@ -148,16 +171,14 @@ class Loader:
         return Encoded(**window, groups=np.zeros(0, np.int64))
 
 
-def _take(window: Batch, rows: Tensor) -> Batch:
-    return Batch(
-        window.ids[rows],
-        window.dense[rows],
-        window.labels[rows],
-        window.where[rows],
-        None if window.weights is None else window.weights[rows],
-    )
+def _gather(rows: np.ndarray, part: Tensor) -> Tensor:
+    """`part[rows]`; unlike a fancy index it lets other threads run, and unlike torch's it wakes none to help."""
+    array = part.numpy()
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    array.take(rows, axis=0, out=taken, mode="clip")  # any mode but "clip" would buffer
+    return torch.from_numpy(taken)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """An array as a tensor; copied only where it is a read-only mapping, which torch cannot hold."""
+    """An array as a tensor, row-major; copied where it is not, and a read-only mapping, which torch cannot hold."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))

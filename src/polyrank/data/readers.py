@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
-from polyrank.data.columns import hash64
+from polyrank.data.columns import hash64, is_text
 from polyrank.errors import DataError
 
 BATCH_ROWS = 131_072
@@ -68,17 +68,23 @@ class Source:
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.name, error) from error
 
-    def batches(self, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str], rows: int = BATCH_ROWS, *, coded: bool = False
+    ) -> Iterator[pa.RecordBatch]:
         """Read the columns in file order, at most `rows` rows at a time.
+
+        Args:
+            columns: their names.
+            rows: the bound.
+            coded: give texts that a Parquet file holds as dictionaries as such, which is ten times as fast.
 
         Raises:
             DataError: a file is damaged or changes its types midway.
         """
         try:
             # Little read-ahead: memory stays at a few chunks however large the files are.
-            scanner = self.dataset.scanner(
-                columns=list(columns), batch_size=rows, batch_readahead=2, fragment_readahead=1
-            )
+            dataset = _coded(self.dataset, columns) if coded else self.dataset
+            scanner = dataset.scanner(columns=list(columns), batch_size=rows, batch_readahead=2, fragment_readahead=1)
             position = 0
             for batch in scanner.to_batches():
                 read = batch.num_rows
@@ -119,7 +125,8 @@ def open_source(place: str | Path) -> Source:
     try:
         dataset = ds.dataset(files or name, format=_CSV if format_ == "csv" else format_)
         infos = dataset.filesystem.get_file_info(dataset.files)
-        empty = dataset.head(1).num_rows == 0
+        # Parquet says how many rows it has; to give its first one it would read and unpack a row group of all columns.
+        empty = (dataset.count_rows() if format_ == "parquet" else dataset.head(1).num_rows) == 0
     except (pa.ArrowException, OSError) as error:
         for path in files[:1]:
             _check_names(path, format_)
@@ -133,6 +140,29 @@ def open_source(place: str | Path) -> Source:
 def table_source(name: str, table: pa.Table, fingerprint: str) -> Source:
     """A source over a table in memory."""
     return Source(name, ds.dataset(table), fingerprint)
+
+
+def _coded(dataset: ds.Dataset, columns: Sequence[str]) -> ds.Dataset:
+    """The same dataset, read as dictionaries where texts are stored so."""
+    texts = {name for name in columns if is_text(dataset.schema.field(name).type)}
+    if not texts or not isinstance(getattr(dataset, "format", None), ds.ParquetFileFormat):
+        return dataset
+    try:
+        fragments = list(dataset.get_fragments())
+    except ValueError:  # filtered, as by a split: its files alone are not what it holds
+        return dataset
+    # Where files differ in a column's type, Arrow converts it, but not into a dictionary.
+    texts = {name for name in texts if all(name in f.physical_schema.names for f in fragments)}
+    texts = {name for name in texts if all(is_text(f.physical_schema.field(name).type) for f in fragments)}
+    metadata = fragments[0].metadata
+    groups = [metadata.row_group(i) for i in range(min(1, metadata.num_row_groups))]
+    stored = [group.column(i) for group in groups for i in range(group.num_columns)]
+    # A text that is not stored as a dictionary takes the 4 bytes of its length, at least.
+    coded = {c.path_in_schema for c in stored if c.total_uncompressed_size < 4 * c.num_values}
+    if not texts & coded:
+        return dataset
+    format_ = ds.ParquetFileFormat(dictionary_columns=sorted(texts & coded))
+    return ds.dataset(dataset.files, format=format_, filesystem=dataset.filesystem)
 
 
 def _files(name: str) -> list[str]:

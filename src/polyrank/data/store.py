@@ -116,7 +116,7 @@ def encode_to(directory: Path, encoders: Encoders, source: Source, progress: Pro
         )
     with writing(directory) as temporary, (progress or Silent()).bar(f"encoding {source.name}", total) as bar:
         temporary.mkdir()
-        shapes = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns)))
+        shapes = _write(temporary, (_counted(encoders.encode(b), bar) for b in source.batches(columns, coded=True)))
         files = {n: {"shape": shape, "sha256": file_sha256(temporary / f"{n}.npy")} for n, shape in shapes.items()}
         manifest = {"format": FORMAT, "key": key, "rows": shapes["ids"][0], "source": source.name, "files": files}
         write_json(temporary / "manifest.json", manifest)

@@ -7,7 +7,8 @@ from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights
-from polyrank.nn.extraction import FirstExtraction, LevelShape
+from polyrank.nn.extraction import LevelShape, first_level
+from polyrank.nn.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,15 @@ class CGC(nn.Module):
 
     def __init__(self, in_width: int, tasks: int, config: CGCConfig) -> None:
         super().__init__()
-        shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
-        self.level = FirstExtraction(in_width, shape, shared_gate=False)
+        self.shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
+        self.level = first_level(in_width, self.shape, shared_gate=False)
         self.out_width = config.widths[-1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, D]` → `[B, T, H]`."""
-        states, _ = self.level(x)
-        result: Tensor = states.tasks
-        return result
+    def forward(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[T, B, H]`."""
+        mixed: Tensor = self.level([x])[0]
+        return mixed
 
-    def gates(self, x: Tensor) -> list[GateWeights]:
+    def gates(self, x: Inputs) -> list[GateWeights]:
         """The T gates' weights over own and shared experts."""
-        _, weights = self.level(x)
-        return self.level.named(1, weights)
+        return self.shape.named(1, self.level([x])[1])

@@ -6,11 +6,11 @@ Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate M
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
-from polyrank.nn.experts import SHARED, ExpertGroup, GateWeights, mix
+from polyrank.nn.experts import SHARED, GateWeights, Level
+from polyrank.nn.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,18 @@ class MMoE(nn.Module):
     def __init__(self, in_width: int, tasks: int, config: MMoEConfig) -> None:
         super().__init__()
         self.tasks, self.experts = tasks, config.experts
-        logits = tasks * config.experts
-        self.group = ExpertGroup(in_width, config.experts, config.widths, gate_logits=logits, dropout=config.dropout)
-        self.out_width = self.group.out_width
+        everyone = range(config.experts)
+        groups = [(config.experts, tasks * config.experts)]
+        self.level = Level(in_width, groups, [everyone] * tasks, config.widths, dropout=config.dropout)
+        self.out_width = self.level.out_width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, D]` → `[B, T, H]`."""
-        weights, experts = self._run(x)
-        return mix(weights, experts)
+    def forward(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[T, B, H]`."""
+        mixed: Tensor = self.level([x])[0]
+        return mixed
 
-    def gates(self, x: Tensor) -> list[GateWeights]:
+    def gates(self, x: Inputs) -> list[GateWeights]:
         """The T gates' weights over the E experts."""
-        weights, _ = self._run(x)
+        weights = self.level([x])[1].unflatten(1, (self.tasks, self.experts))
         names = tuple((SHARED, index) for index in range(self.experts))
         return [GateWeights(1, task, names, weights[:, task]) for task in range(self.tasks)]
-
-    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate weights `[B, T, E]` and expert outputs `[B, E, H]`."""
-        experts, logits = self.group(x.unsqueeze(0))
-        weights = torch.softmax(logits.reshape(len(x), self.tasks, self.experts), dim=2)
-        return weights, experts[:, 0]

@@ -11,7 +11,8 @@ from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights
-from polyrank.nn.extraction import FirstExtraction, LaterExtraction, LevelShape
+from polyrank.nn.extraction import LevelShape, first_level, later_level
+from polyrank.nn.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -48,27 +49,26 @@ class PLE(nn.Module):
 
     def __init__(self, in_width: int, tasks: int, config: PLEConfig) -> None:
         super().__init__()
-        shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
-        last = config.levels
-        self.first = FirstExtraction(in_width, shape, shared_gate=last > 1)
-        self.out_width = config.widths[-1]
+        self.shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
+        last, width = config.levels, config.widths[-1]
+        self.first = first_level(in_width, self.shape, shared_gate=last > 1)
+        self.out_width = width
         self.later: Any = nn.ModuleList(
-            LaterExtraction(self.out_width, shape, shared_gate=level < last) for level in range(2, last + 1)
+            later_level(width, self.shape, shared_gate=level < last) for level in range(2, last + 1)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, D]` → `[B, T, H]`."""
-        states, _ = self.first(x)
+    def forward(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[T, B, H]`."""
+        states: Tensor = self.first([x])[0]
         for level in self.later:
             states, _ = level(states)
-        result: Tensor = states.tasks
-        return result
+        return states
 
-    def gates(self, x: Tensor) -> list[GateWeights]:
+    def gates(self, x: Inputs) -> list[GateWeights]:
         """The gates of every level, first the tasks' own, then the shared one."""
-        states, weights = self.first(x)
-        found = self.first.named(1, weights)
+        states, weights = self.first([x])
+        found = self.shape.named(1, weights)
         for number, level in enumerate(self.later, start=2):
             states, weights = level(states)
-            found += level.named(number, weights)
+            found += self.shape.named(number, weights)
         return found

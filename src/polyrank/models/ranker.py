@@ -19,19 +19,20 @@ from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
 from polyrank.models.single_task import SingleTask, SingleTaskConfig
 from polyrank.nn.embeddings import Columns, Embeddings
 from polyrank.nn.experts import GateWeights
+from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import Dropout
 from polyrank.nn.towers import Heads, Towers, starting_biases
 
 
 class Architecture(Protocol):
-    """What an architecture is: `x [B, D]` → one vector per task `[B, T, H]`. Made as `cls(D, T, config)`."""
+    """What an architecture is: `x [B, D]` → one vector per task `[T, B, H]`. Made as `cls(D, T, config)`."""
 
     out_width: int
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """`[B, D]` → `[B, T, H]`."""
+    def __call__(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[T, B, H]`."""
 
-    def gates(self, x: Tensor) -> list[GateWeights]:
+    def gates(self, x: Inputs) -> list[GateWeights]:
         """What its gates do to a batch; empty where it has none."""
 
 
@@ -98,7 +99,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.kinds = [task.kind for task in tasks]
         self.embeddings = Embeddings(_columns(layout), config.embedding_width)
-        in_width = self.embeddings.out_width + layout.dense_columns
+        in_width = self.embeddings.features * config.embedding_width + layout.dense_columns
         self.dropout = Dropout(config.embedding_dropout)
         self.architecture: Any = ARCHITECTURES[config.architecture].kind(in_width, len(tasks), options)
         means = [s.mean for s in statistics]
@@ -111,17 +112,15 @@ class Ranker(nn.Module):
         )
         self.heads = Heads(self.kinds, means, [s.std for s in statistics])
 
-    def represent(self, batch: Batch) -> Tensor:
+    def represent(self, batch: Batch) -> Inputs:
         """The shared input `[B, D]`."""
-        embedded = self.embeddings(batch.ids)
-        whole = torch.cat([embedded, batch.dense], dim=1) if batch.dense.shape[1] else embedded
-        result: Tensor = self.dropout(whole)
-        return result
+        x: Inputs = self.embeddings(batch.ids, batch.dense, written=self.dropout.active)
+        return Inputs(self.dropout(x.wide)) if self.dropout.active else x
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits `[B, T]`."""
+        """Logits `[B, T]` float32."""
         logits: Tensor = self.towers(self.architecture(self.represent(batch)))
-        return logits
+        return logits.float()
 
     def predict(self, batch: Batch) -> Tensor:
         """Probabilities, or values in the label's unit: `[B, T]` float32."""

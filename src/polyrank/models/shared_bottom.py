@@ -9,8 +9,8 @@ from typing import Annotated
 from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
-from polyrank.nn.experts import GateWeights
-from polyrank.nn.layers import StackedMLP
+from polyrank.nn.experts import GateWeights, Level
+from polyrank.nn.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class SharedBottom(nn.Module):
     def __init__(self, in_width: int, tasks: int, config: SharedBottomConfig) -> None:
         super().__init__()
         self.tasks = tasks
-        self.trunk = StackedMLP(1, in_width, config.widths, dropout=config.dropout)
+        self.trunk = Level(in_width, [(1, 0)], [], config.widths, dropout=config.dropout)
         self.out_width = self.trunk.out_width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, D]` → `[B, T, H]`."""
-        shared: Tensor = self.trunk(x.unsqueeze(0))
-        return shared.transpose(0, 1).expand(-1, self.tasks, -1)
+    def forward(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[T, B, H]`."""
+        shared: Tensor = self.trunk([x])[0]
+        return shared.expand(self.tasks, -1, -1)
 
-    def gates(self, x: Tensor) -> list[GateWeights]:
+    def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none."""
         return []

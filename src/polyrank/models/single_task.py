@@ -6,8 +6,8 @@ from typing import Annotated
 from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
 
-from polyrank.nn.experts import GateWeights
-from polyrank.nn.layers import StackedMLP
+from polyrank.nn.experts import GateWeights, Level
+from polyrank.nn.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class SingleTask(nn.Module):
         super().__init__()
         if tasks != 1:
             raise ValueError(f"single_task is for one task. Received: {tasks} tasks; name one with data.tasks")
-        self.network = StackedMLP(1, in_width, config.widths, dropout=config.dropout)
+        self.network = Level(in_width, [(1, 0)], [], config.widths, dropout=config.dropout)
         self.out_width = self.network.out_width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, D]` → `[B, 1, H]`."""
-        output: Tensor = self.network(x.unsqueeze(0))
-        return output.transpose(0, 1)
+    def forward(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[1, B, H]`."""
+        output: Tensor = self.network([x])[0]
+        return output
 
-    def gates(self, x: Tensor) -> list[GateWeights]:
+    def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none."""
         return []

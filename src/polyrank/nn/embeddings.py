@@ -1,18 +1,30 @@
 """One merged embedding table for all features, gathered at once; gradients exist for the gathered rows only.
 
-B rows, F id columns, W embedding width, R rows of the merged table.
+B rows, F id columns, S single-valued wide features, G bags, D numbers, W embedding width, R rows of the merged table.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from polyrank.nn.inputs import Inputs, Narrow
+from polyrank.nn.kernels import optional
+
+kernels = optional("polyrank.nn.kernels.rows")
+_threads = optional("polyrank.nn.kernels.threads")
+_narrow = optional("polyrank.nn.kernels.narrow")
+_vectors = optional("polyrank.nn.kernels.vectors")
+
+NARROW_ROWS = 2_048
+"""A block of sixteen outputs of that many table rows, 128 KiB, still comes from a core's own cache."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which id columns are single values and which are bags, and where each one's rows begin in the merged table.
+    """Which id columns are single values and which are bags, and which table each one reads.
 
     Attributes:
         starts: for every feature its first id column.
@@ -29,12 +41,47 @@ class Columns:
     tables: Mapping[str, int]
 
 
-class Embeddings(nn.Module):
-    """Ids → the concatenation of their embeddings: one for each single-valued feature, the mean over each bag.
+@dataclass(frozen=True)
+class Touched:
+    """Distinct rows of the table and the gradient of each, in P parts.
 
-    The table is no leaf of autograd. In training the gathered rows are: after `backward` they carry their gradient, and
-    `taken` pairs them with the table rows they came from, so that an optimiser can update these rows and nothing ever
-    has the size of the table. An empty bag gives zeros.
+    Attributes:
+        rows: `[n]` int64: part p's are `rows[starts[p] : starts[p] + counts[p]]`.
+        sums: `[n, W]` float32: the gradient of each, summed over its occurrences.
+        starts: `[P]` int64.
+        counts: `[P]` int64.
+    """
+
+    rows: Tensor
+    sums: Tensor
+    starts: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, sums: Tensor) -> "Touched":
+        """One part."""
+        return cls(rows, sums, torch.zeros(1, dtype=torch.int64), torch.tensor([len(rows)]))
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a batch took: its ids `[B, F]`, the bags' shares `[B, G]`, and what carries the gradient after backward."""
+
+    ids: Tensor
+    shares: Tensor
+    wide: Tensor | None
+    narrow: Narrow | None
+
+
+class Embeddings(nn.Module):
+    """Ids → embeddings: one for each single-valued feature, the mean over each bag (zeros for an empty one).
+
+    The table is no leaf of autograd. In training the output is: after `backward` it carries its gradient, and `touched`
+    gives the rows it came from and their gradients, so that an optimiser can update these rows and nothing ever has the
+    size of the table.
+
+    Features with a small table of their own come first in the output ("narrow", for which see `Inputs`), then the other
+    single-valued ones, then bags; each in the layout's order.
 
     Args:
         columns: the layout of the id matrix.
@@ -42,96 +89,175 @@ class Embeddings(nn.Module):
         std: standard deviation of the initial rows.
     """
 
-    single: Tensor
-    single_offsets: Tensor
-    bag: Tensor
-    bag_offsets: Tensor
-    bag_owner: Tensor
-
     def __init__(self, columns: Columns, width: int, *, std: float = 0.05) -> None:
         super().__init__()
-        offsets: dict[str, int] = {}
-        total = 0
-        for name, rows in columns.tables.items():
+        features = range(len(columns.starts))
+        narrow = _narrow_features(columns)
+        singles = [f for f in features if not columns.bags[f] and f not in narrow]
+        bags = [f for f in features if columns.bags[f]]
+        # Tables of narrow features come first, so that they are one slice of the merged table.
+        tables = [columns.names[f] for f in narrow]
+        tables += [name for name in columns.tables if name not in tables]
+        offsets, total = {}, 0
+        for name in tables:
             offsets[name] = total
-            total += rows
-        single = [
-            (a, offsets[t]) for a, bag, t in zip(columns.starts, columns.bags, columns.names, strict=True) if not bag
-        ]
-        spans = [
-            (range(a, z), offsets[t])
-            for a, z, bag, t in zip(columns.starts, columns.stops, columns.bags, columns.names, strict=True)
-            if bag
-        ]
-        cells = [(column, offset, owner) for owner, (span, offset) in enumerate(spans) for column in span]
-        for name, values in (
-            ("single", [column for column, _ in single]),
-            ("single_offsets", [offset for _, offset in single]),
-            ("bag", [column for column, _, _ in cells]),
-            ("bag_offsets", [offset for _, offset, _ in cells]),
-            ("bag_owner", [owner for _, _, owner in cells]),
-        ):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
-        self.bags = len(spans)
-        self.width = width
-        self.out_width = (len(single) + self.bags) * width
+            total += columns.tables[name]
+        self.order = [*narrow, *singles, *bags]
+        self.narrow_columns = torch.tensor([columns.starts[f] for f in narrow], dtype=torch.int64)
+        sizes = [columns.tables[columns.names[f]] for f in narrow]
+        self.begins = torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int64)
+        self.rest = _Plan(columns, [*singles, *bags], offsets)
+        self.whole = _Plan(columns, self.order, offsets)
+        self.width, self.features = width, len(self.order)
         self.table = nn.Parameter(torch.empty(total, width).normal_(0.0, std), requires_grad=False)
-        self.taken: list[tuple[Tensor, Tensor]] = []
+        self._taken: list[_Taken] = []
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, numbers: Tensor, *, written: bool = False) -> Inputs:
         """Look a batch up.
 
         Args:
-            ids: `[B, F]` integers, local to each table.
+            ids: `[B, F]` int32, local to each table.
+            numbers: `[B, D]` float32: further columns of the input.
+            written: whether all of the input must be written out.
 
         Returns:
-            `[B, (features) · W]`: single-valued features first, then bags, each in the layout's order.
+            The input `[B, features · W + D]`.
         """
-        self.taken = []
-        rows = len(ids)
-        parts = []
-        if len(self.single):
-            places = ids[:, self.single] + self.single_offsets  # [B, S]
-            parts.append(self._gather(places).view(rows, -1))
-        if self.bags:
-            local = ids[:, self.bag]
-            here = local != 0
-            row, cell = here.nonzero(as_tuple=True)
-            owner = row * self.bags + self.bag_owner[cell]  # which of the B·bags bags each value is in, increasing
-            counts = torch.bincount(owner, minlength=rows * self.bags)
-            values = self._gather(local[here] + self.bag_offsets[cell])  # [values, W]
-            # Values stand bag after bag, so a bag's sum is a segment of them.
-            sums = torch.segment_reduce(values, "sum", lengths=counts, unsafe=True, initial=0.0)
-            parts.append((sums / counts.clamp_min(1).unsqueeze(1)).view(rows, -1))
-        return torch.cat(parts, dim=1) if len(parts) != 1 else parts[0]
-
-    def _gather(self, places: Tensor) -> Tensor:
-        """Rows of the table, `[n, W]`; in training a leaf that will receive their gradient."""
-        places = places.reshape(-1)
-        rows = self.table.index_select(0, places)
+        rows = int(self.begins[-1])
+        # Small tables are worth multiplying with the weights where they have fewer rows than the batch has values.
+        split = len(self.narrow_columns) > 0 and not written and rows < len(ids) * len(self.narrow_columns)
+        plan = self.rest if split else self.whole
+        wide, shares = _look_up(self.table, ids, plan, numbers)
+        narrow = None
+        if split:
+            narrow = _survey(self.table.detach()[:rows], self.begins, ids.index_select(1, self.narrow_columns))
         if torch.is_grad_enabled():
-            rows.requires_grad_()
-            self.taken.append((places, rows))
-        return rows
+            if narrow is not None:
+                narrow.tables.requires_grad_()
+            self._taken.append(_Taken(ids, shares, wide.requires_grad_() if len(plan.columns) else None, narrow))
+        return Inputs(wide, narrow)
+
+    def forget(self) -> None:
+        """Drop what batches took."""
+        self._taken = []
+
+    def touched(self) -> list[Touched]:
+        """Rows that batches took since the last call, and their gradients; none where no gradient came back.
+
+        Parts of one batch touch different rows.
+        """
+        taken, self._taken = self._taken, []
+        found = []
+        for batch in taken:
+            narrow = batch.narrow
+            if narrow is not None and narrow.tables.grad is not None:
+                rows = narrow.counts.nonzero().squeeze(1)
+                found.append(Touched.of(rows, narrow.tables.grad.index_select(0, rows)))
+            if batch.wide is not None and batch.wide.grad is not None:
+                plan = self.whole if narrow is None else self.rest
+                found.append(_sum_rows(batch, plan, batch.wide.grad, self.width))
+        return found
 
 
-def sum_by_row(places: Tensor, gradients: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Sum the gradients of repeated rows.
+class _Plan:
+    """Which id columns are looked up, in which order, and where their tables begin."""
 
-    Args:
-        places: `[n]` table rows, repeats allowed.
-        gradients: `[n, W]`.
-        rows: R.
+    def __init__(self, columns: Columns, features: Sequence[int], offsets: Mapping[str, int]) -> None:
+        spans = [range(columns.starts[f], columns.stops[f]) for f in features]
+        self.singles = sum(not columns.bags[f] for f in features)
+        self.columns = torch.tensor([column for span in spans for column in span], dtype=torch.int64)
+        begins = [offsets[columns.names[f]] for f, span in zip(features, spans, strict=True) for _ in span]
+        self.offsets = torch.tensor(begins, dtype=torch.int64)
+        sizes = [len(span) for span in spans[self.singles :]]
+        self.bag_starts = torch.tensor([self.singles, *(self.singles + np.cumsum(sizes))], dtype=torch.int64)
 
-    Returns:
-        The distinct rows `[u]`, increasing, and their summed gradients `[u, W]`.
-    """
-    if rows <= 4 * len(places):
-        # A small table: summing into all its rows is quicker than sorting the places.
-        dense = torch.ops.aten.embedding_dense_backward(gradients, places, rows, -1, False)
-        touched = torch.zeros(rows, dtype=torch.bool)
-        touched[places] = True
-        distinct = touched.nonzero().squeeze(1)
-        return distinct, dense.index_select(0, distinct)
-    distinct, inverse = torch.unique(places, return_inverse=True)
-    return distinct, torch.ops.aten.embedding_dense_backward(gradients, inverse, len(distinct), -1, False)
+    @property
+    def bags(self) -> int:
+        """G."""
+        return len(self.bag_starts) - 1
+
+
+def _narrow_features(columns: Columns) -> list[int]:
+    """Single-valued features with a small table that no other reads: the smallest, as many as fit NARROW_ROWS."""
+    if _narrow is None:
+        return []
+    readers = list(columns.names)
+    own = [f for f, name in enumerate(columns.names) if not columns.bags[f] and readers.count(name) == 1]
+    chosen, rows = [], 0
+    for feature in sorted(own, key=lambda f: columns.tables[columns.names[f]]):
+        rows += columns.tables[columns.names[feature]]
+        if rows > NARROW_ROWS:
+            break
+        chosen.append(feature)
+    return sorted(chosen)
+
+
+def _look_up(table: Tensor, ids: Tensor, plan: _Plan, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings and numbers `[B, (S + G)·W + D]`, and the bags' shares `[B, G]`."""
+    if kernels is None or _threads is None:
+        return look_up_plainly(table, ids, plan, numbers)
+    if not len(plan.columns):
+        return numbers, torch.empty(len(ids), 0)
+    _threads.follow_torch()
+    width = (plan.singles + plan.bags) * table.shape[1] + numbers.shape[1]
+    out, shares = torch.empty(len(ids), width), torch.empty(len(ids), plan.bags)
+    parts = table, ids, plan.columns, plan.offsets
+    kernels.look_up(
+        *(p.detach().numpy() for p in parts), plan.singles,
+        *(p.numpy() for p in (plan.bag_starts, numbers, out, shares)),
+    )  # fmt: skip
+    return out, shares
+
+
+def look_up_plainly(table: Tensor, ids: Tensor, plan: _Plan, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """`kernels.rows.look_up` in plain torch."""
+    local = ids[:, plan.columns]
+    rows = table.detach()[local + plan.offsets]  # [B, n, W]
+    parts = [rows[:, : plan.singles].flatten(1)]
+    shares = torch.empty(len(ids), plan.bags)
+    for bag in range(plan.bags):
+        span = slice(int(plan.bag_starts[bag]), int(plan.bag_starts[bag + 1]))
+        here = (local[:, span] != 0).float()
+        counts = here.sum(dim=1)
+        shares[:, bag] = torch.where(counts > 0, 1.0 / counts, 0.0)
+        parts.append((rows[:, span] * here.unsqueeze(2)).sum(dim=1) * shares[:, bag : bag + 1])
+    return torch.cat([*parts, numbers], dim=1), shares
+
+
+def _sum_rows(taken: _Taken, plan: _Plan, gradient: Tensor, width: int) -> Touched:
+    """The distinct rows that a batch took through `plan`, and the sums of their gradients."""
+    if kernels is None or _threads is None:
+        return sum_rows_plainly(taken.ids, plan, taken.shares, gradient, width)
+    count, parts = len(taken.ids) * len(plan.columns), _threads.follow_torch()
+    rows, sums = torch.empty(count, dtype=torch.int64), torch.empty(count, width)
+    starts, counts = torch.empty(parts, dtype=torch.int64), torch.empty(parts, dtype=torch.int64)
+    kernels.sum_rows(
+        taken.ids.numpy(), plan.columns.numpy(), plan.offsets.numpy(), plan.singles,
+        *(t.numpy() for t in (plan.bag_starts, taken.shares, gradient.contiguous())), width, parts,
+        *(t.numpy() for t in (rows, sums, starts, counts)),
+    )  # fmt: skip
+    return Touched(rows, sums, starts, counts)
+
+
+def sum_rows_plainly(ids: Tensor, plan: _Plan, shares: Tensor, gradient: Tensor, width: int) -> Touched:
+    """`kernels.rows.sum_rows` in plain torch, rows in increasing order."""
+    local = ids[:, plan.columns]
+    slots = torch.arange(plan.singles + plan.bags)
+    sizes = torch.cat([torch.ones(plan.singles, dtype=torch.int64), plan.bag_starts.diff()])
+    slot = slots.repeat_interleave(sizes)  # [n] the part of the output that each column goes to
+    here = (slot < plan.singles) | (local != 0)
+    by_slot = gradient[:, : len(slots) * width].unflatten(1, (-1, width))  # [B, S + G, W]
+    scaled = torch.cat([by_slot[:, : plan.singles], by_slot[:, plan.singles :] * shares.unsqueeze(2)], dim=1)
+    rows, inverse = torch.unique((local + plan.offsets)[here], return_inverse=True)
+    return Touched.of(rows, torch.zeros(len(rows), width).index_add_(0, inverse, scaled[:, slot][here]))
+
+
+def _survey(tables: Tensor, begins: Tensor, ids: Tensor) -> Narrow:
+    """The narrow part of a batch."""
+    assert _narrow is not None and _vectors is not None, "small tables are multiplied by compiled kernels alone"
+    rows, columns = ids.shape
+    counts, usual = torch.empty(len(tables), dtype=torch.int32), torch.empty(columns, dtype=torch.int64)
+    room = columns + -columns % _vectors.STEP
+    places, lengths = torch.empty(rows, room, dtype=torch.int32), torch.empty(rows, dtype=torch.int64)
+    _narrow.survey(*(t.numpy() for t in (begins, ids, counts, usual, places, lengths)))
+    return Narrow(tables, begins, ids, counts, usual, places, lengths)

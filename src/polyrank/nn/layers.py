@@ -21,14 +21,29 @@ class Dropout(nn.Module):
         super().__init__()
         self.dropped = round(p * 65_536)  # of the 2¹⁶ values that sixteen bits can take
 
+    @property
+    def active(self) -> bool:
+        """Whether it does anything now."""
+        return self.training and self.dropped > 0
+
+    @property
+    def scale(self) -> float:
+        """1 / (1 − p): what is kept is multiplied with it."""
+        return 65_536 / (65_536 - self.dropped)
+
+    def bits(self, shape: torch.Size) -> Tensor:
+        """Sixteen random bits for each element, as int16: uniform on −2¹⁵ … 2¹⁵ − 1."""
+        count = shape.numel()
+        words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        return words.view(torch.int16)[:count].view(shape)
+
+    def factors(self, bits: Tensor, dtype: torch.dtype) -> Tensor:
+        """What each element is multiplied with: 0 or `scale`."""
+        return (bits >= self.dropped - 32_768).to(dtype).mul_(self.scale)
+
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; the same shape."""
-        if not self.training or not self.dropped:
-            return x
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform on −2¹⁵ … 2¹⁵ − 1
-        kept = (bits >= self.dropped - 32_768).to(x.dtype)
-        return x * kept.mul_(65_536 / (65_536 - self.dropped))
+        return x * self.factors(self.bits(x.shape), x.dtype) if self.active else x
 
 
 class StackedLinear(nn.Module):

@@ -34,8 +34,8 @@ class Towers(nn.Module):
             self.output.bias.copy_(torch.tensor(biases).view(tasks, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, T, H]` → logits `[B, T]`."""
-        logits: Tensor = self.output(self.hidden(x.transpose(0, 1)))
+        """`[T, B, H]` → logits `[B, T]`."""
+        logits: Tensor = self.output(self.hidden(x))
         return logits.squeeze(2).t()
 
 

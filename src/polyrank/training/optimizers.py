@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from polyrank.models.ranker import Ranker
-from polyrank.nn.embeddings import Embeddings, sum_by_row
+from polyrank.nn.embeddings import Embeddings, Touched, kernels
 
 Schedule = Literal["constant", "cosine"]
 
@@ -41,14 +42,22 @@ class LazyAdam:
         self.steps += 1
         first, second = self.betas
         root = math.sqrt(1 - second**self.steps)
-        scale, epsilon = learning_rate * root / (1 - first**self.steps), self.epsilon * root
-        for rows, gradient in _touched(self.embeddings):
-            moment = self.moment.index_select(0, rows).lerp_(gradient, 1 - first)
-            variance = self.variance.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
-            self.moment.index_copy_(0, rows, moment)
-            self.variance.index_copy_(0, rows, variance)
-            update = moment.div_(variance.sqrt_().add_(epsilon)).mul_(-scale)
-            self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
+        rate = learning_rate / (1 - first**self.steps)
+        for touched in self.embeddings.touched():
+            if kernels is None:
+                self._step_plainly(touched, rate, root)
+            else:
+                arrays = _arrays(self.embeddings.table, self.moment, self.variance, touched)
+                kernels.adam(*arrays, *_float32(1 - first, second, rate, root, self.epsilon))
+
+    def _step_plainly(self, touched: Touched, rate: float, root: float) -> None:
+        (first, second), rows, gradient = self.betas, touched.rows, touched.sums
+        moment = self.moment.index_select(0, rows).lerp_(gradient, 1 - first)
+        variance = self.variance.index_select(0, rows).mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        self.moment.index_copy_(0, rows, moment)
+        self.variance.index_copy_(0, rows, variance)
+        update = moment.div_(variance.sqrt_().div_(root).add_(self.epsilon)).mul_(-rate)
+        self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and step count."""
@@ -82,11 +91,19 @@ class RowwiseAdagrad:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Update the rows that the last forward pass took."""
-        for rows, gradient in _touched(self.embeddings):
-            total = self.accumulator.index_select(0, rows).add_(gradient.square().mean(dim=1, keepdim=True))
-            self.accumulator.index_copy_(0, rows, total)
-            update = gradient.div_(total.sqrt_().add_(self.epsilon)).mul_(-learning_rate)
-            self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
+        for touched in self.embeddings.touched():
+            if kernels is None:
+                self._step_plainly(touched, learning_rate)
+            else:
+                arrays = _arrays(self.embeddings.table, self.accumulator.view(-1), touched)
+                kernels.adagrad(*arrays, *_float32(learning_rate, self.epsilon))
+
+    def _step_plainly(self, touched: Touched, learning_rate: float) -> None:
+        rows, gradient = touched.rows, touched.sums
+        total = self.accumulator.index_select(0, rows).add_(gradient.square().mean(dim=1, keepdim=True))
+        self.accumulator.index_copy_(0, rows, total)
+        update = gradient.div(total.sqrt_().add_(self.epsilon)).mul_(-learning_rate)
+        self.embeddings.table.index_copy_(0, rows, self.embeddings.table.index_select(0, rows).add_(update))
 
     def state_dict(self) -> dict[str, Any]:
         """The accumulators."""
@@ -125,12 +142,14 @@ def learning_rate_factor(step: int, total: int, warmup: float, schedule: Schedul
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
-def _touched(embeddings: Embeddings) -> list[tuple[Tensor, Tensor]]:
-    """The distinct rows of the last forward pass and their summed gradients (none where nothing reached them)."""
-    taken = [(places, rows.grad) for places, rows in embeddings.taken if rows.grad is not None and len(places)]
-    embeddings.taken = []
-    if not taken:
-        return []
-    places = torch.cat([p for p, _ in taken])
-    gradients = torch.cat([g for _, g in taken if g is not None])
-    return [sum_by_row(places, gradients, len(embeddings.table))]
+def _arrays(*parts: Tensor | Touched) -> list[np.ndarray]:
+    """Tensors, and what was touched, as the kernels take them."""
+    tensors: list[Tensor] = []
+    for part in parts:
+        tensors += [part.rows, part.sums, part.starts, part.counts] if isinstance(part, Touched) else [part]
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def _float32(*values: float) -> list[np.float32]:
+    with np.errstate(over="ignore"):  # a rate beyond float32 is infinite: the loop will see what comes of it
+        return [np.float32(value) for value in values]

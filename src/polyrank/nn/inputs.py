@@ -1,0 +1,59 @@
+"""What a model reads: the embeddings of a batch and its numbers, written out, or partly still as ids of small tables.
+
+B rows, C id columns with a small table each, W embedding width, R rows of these tables together.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """The part of the input that is cheaper to look up after the first layer than before it.
+
+    Attributes:
+        tables: `[R, W]`, one small table after another; a leaf of autograd in training.
+        begins: `[C + 1]` int64: where each begins.
+        ids: `[B, C]` int32, local to each.
+        counts: `[R]` int32: how often the batch has each row.
+        usual: `[C]` int64: the row that more than half of the batch has in a column, or −1.
+        places: `[B, C]` int32: of each row of the batch the values that are not the usual one (see
+            `polyrank.nn.kernels.narrow.survey`).
+        lengths: `[B]` int64: how many these are.
+    """
+
+    tables: Tensor
+    begins: Tensor
+    ids: Tensor
+    counts: Tensor
+    usual: Tensor
+    places: Tensor
+    lengths: Tensor
+
+    def written(self) -> Tensor:
+        """The embeddings, `[B, C·W]`."""
+        return self.tables[self.ids + self.begins[:-1]].flatten(1)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """x `[B, D]`: first the narrow part's C·W columns, if there is one, then the wide ones.
+
+    Attributes:
+        wide: `[B, D − C·W]`, written out.
+        narrow: the rest, or None.
+    """
+
+    wide: Tensor
+    narrow: Narrow | None = None
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.wide)
+
+    def written(self) -> Tensor:
+        """x itself."""
+        return self.wide if self.narrow is None else torch.cat([self.narrow.written(), self.wide], dim=1)

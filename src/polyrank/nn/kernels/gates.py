@@ -1,0 +1,81 @@
+"""Gates over experts: softmax, weighted sum, and both backward, without stacking or copying the experts.
+
+B rows, E experts, I gates, L logits in all, H expert width (a multiple of 16). An expert is given by the address of
+its output of row 0 and by how many bytes apart its rows are: it may be a part of a larger product.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from polyrank.nn.kernels.vectors import BYTES, LANES, add_multiple, clear, dot
+
+_CHUNK = 32
+
+
+@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def mix(experts: Any, strides: Any, logits: Any, starts: Any, members: Any, weights: Any, out: Any) -> None:
+    """Gate i's mixture: out[i, b] = Σ_l weights[b, l] · expert members[l] of row b, over its own part of the logits.
+
+    Args:
+        experts: `[E]` uint64 addresses of float32.
+        strides: `[E]` int64 bytes.
+        logits: `[B, L]` float32, gate after gate.
+        starts: `[I + 1]` int64: where each gate's logits begin.
+        members: `[L]` int64: the expert of each logit.
+        weights: `[B, L]` float32, written: the softmax of each gate's logits.
+        out: `[I, B, H]` float32, written.
+    """
+    gates, rows, width = out.shape
+    vectors = width // LANES
+    for chunk in prange((rows + _CHUNK - 1) // _CHUNK):
+        for b in range(chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)):
+            for i in range(gates):
+                highest = logits[b, starts[i]]
+                for k in range(starts[i] + 1, starts[i + 1]):
+                    highest = max(highest, logits[b, k])
+                total = np.float32(0.0)
+                for k in range(starts[i], starts[i + 1]):
+                    weights[b, k] = np.exp(logits[b, k] - highest)
+                    total += weights[b, k]
+                to = out.ctypes.data + np.uint64((i * rows + b) * width * 4)
+                clear(to, vectors)
+                for k in range(starts[i], starts[i + 1]):
+                    weights[b, k] /= total
+                    expert = experts[members[k]] + np.uint64(b * strides[members[k]])
+                    add_multiple(to, expert, weights[b, k], vectors)
+
+
+@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def mix_back(
+    experts: Any, strides: Any, weights: Any, starts: Any, members: Any, gradient: Any, to: Any, to_strides: Any,
+    logit_gradient: Any,
+) -> None:  # fmt: skip
+    """Gradients of `mix`.
+
+    Args:
+        experts: and `strides`, `weights`, `starts`, `members` as in `mix`.
+        gradient: `[I, B, H]` float32 with respect to the mixtures.
+        to: `[E]` uint64 addresses, written: the gradients with respect to the experts; 0 for one that no gate sees.
+        to_strides: `[E]` int64 bytes.
+        logit_gradient: `[B, L]` float32, written.
+    """
+    gates, rows, width = gradient.shape
+    vectors = width // LANES
+    for chunk in prange((rows + _CHUNK - 1) // _CHUNK):
+        for b in range(chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)):
+            for e in range(len(to)):
+                clear(to[e] + np.uint64(b * to_strides[e]), vectors)
+            for i in range(gates):
+                given = gradient.ctypes.data + np.uint64((i * rows + b) * width * 4)
+                mean = np.float32(0.0)
+                for k in range(starts[i], starts[i + 1]):
+                    expert = experts[members[k]] + np.uint64(b * strides[members[k]])
+                    slope = dot(given, BYTES, expert, BYTES, vectors)
+                    logit_gradient[b, k] = slope
+                    mean += weights[b, k] * slope
+                    at = to[members[k]] + np.uint64(b * to_strides[members[k]])
+                    add_multiple(at, given, weights[b, k], vectors)
+                for k in range(starts[i], starts[i + 1]):
+                    logit_gradient[b, k] = weights[b, k] * (logit_gradient[b, k] - mean)

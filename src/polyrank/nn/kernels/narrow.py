@@ -1,0 +1,214 @@
+"""The first layer over small tables: the tables are multiplied with the weights, not the batch.
+
+B rows, C id columns with a small table each, W embedding width, R rows of these tables together, D numbers, N outputs.
+
+x W for x = [e_1(i_1), …, e_C(i_C), numbers] is Σ_c e_c(i_c) W_c + numbers · W_n. Where tables are small, P_c = e_c W_c
+(a product of R rows instead of B) leaves a sum of C rows of P for each row of the batch: one addition where the product
+has W multiplications. Backward likewise: the outputs' gradients are summed by table row first and multiplied after.
+
+Most columns have a usual value (0 clicks, not in the universe, nothing given). Its row of P is taken into account once
+for the whole batch, and only the rows of the batch that differ add the difference: what is usual costs nothing.
+
+Outputs are worked on in blocks of sixteen: all R rows of such a block stay in a core's own cache, from the product with
+the weights to the last row of the batch. Blocks are dealt out to GROUPS groups, whatever the number of threads, and
+sums run in the order of the batch: the result does not depend on the number of threads.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from polyrank.nn.kernels.vectors import (
+    BYTES,
+    LANES,
+    STEP,
+    add_multiple,
+    combine,
+    combine_four,
+    gather_add,
+    passed,
+    prefetch,
+    scatter_add,
+)
+
+GROUPS = 16
+_AHEAD = 12  # rows asked for before they are needed: they stand too far apart for the processor to guess
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def survey(begins: Any, ids: Any, counts: Any, usual: Any, places: Any, lengths: Any) -> None:
+    """Count a batch's values, name each column's usual one, and list for each row where its unusual ones stand.
+
+    Args:
+        begins: `[C + 1]` int64: where each table begins.
+        ids: `[B, C]` int32, local to each table.
+        counts: `[R]` int32, written: how often the batch has each row of the tables.
+        usual: `[C]` int64, written: the row that more than half of the batch has, or -1.
+        places: `[B, ≥ C, a multiple of STEP]` int32: the first `lengths[b]` of each row written, in bytes of a block.
+        lengths: `[B]` int64, written.
+    """
+    batch, columns = ids.shape
+    for r in range(len(counts)):
+        counts[r] = 0
+    for b in range(batch):
+        for c in range(columns):
+            counts[begins[c] + ids[b, c]] += 1
+    for c in range(columns):
+        usual[c] = -1
+        for r in range(begins[c], begins[c + 1]):
+            if 2 * counts[r] > batch:
+                usual[c] = r
+    for b in range(batch):
+        length = 0
+        for c in range(columns):
+            row = begins[c] + ids[b, c]
+            if row != usual[c]:
+                places[b, length] = row * BYTES
+                length += 1
+        spare = 0
+        while length % STEP:  # STEP spare rows follow the tables', all zero: see `gather_add`
+            places[b, length] = (len(counts) + spare) * BYTES
+            spare += 1
+            length += 1
+        lengths[b] = length
+
+
+@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def project(
+    tables: Any, begins: Any, weight: Any, bias: Any, rectified: int, usual: Any, places: Any, lengths: Any,
+    numbers: Any, added: bool, scratch: Any, out: Any,
+) -> None:  # fmt: skip
+    """out ← act(x W + bias), or act(out + x W + bias); act is max(·, 0) on the first `rectified` outputs.
+
+    Args:
+        tables: `[R, W]` float32: the small tables, one after another.
+        begins: `[C + 1]` int64: where each begins.
+        weight: `[≥ C·W + D, N]` float32, N a multiple of 16.
+        bias: `[N]` float32.
+        rectified: how many outputs pass a ReLU.
+        usual: and `places`, `lengths` as `survey` gives them.
+        places: where in a block the rows' unusual values stand.
+        lengths: how many these are.
+        numbers: `[B, D]` float32.
+        added: whether to add to what `out` holds.
+        scratch: `[GROUPS, R + STEP + D + 3, 16]` float32, changed.
+        out: `[B, N]` float32, changed.
+    """
+    width, outputs = tables.shape[1], weight.shape[1]
+    batch, listed = places.shape
+    columns, count = len(usual), numbers.shape[1]
+    rows = begins[columns] + STEP
+    for group in prange(GROUPS):
+        own = scratch[group]
+        base = own.ctypes.data
+        more = base + np.uint64(rows * BYTES)
+        zero = more + np.uint64(count * BYTES)
+        common, start = zero + np.uint64(BYTES), zero + np.uint64(2 * BYTES)
+        own[begins[columns] : rows, :] = np.float32(0.0)
+        own[rows + count, :] = np.float32(0.0)
+        for block in range(group, outputs // LANES, GROUPS):
+            for j in range(LANES):
+                for d in range(count):
+                    own[rows + d, j] = weight[columns * width + d, block * LANES + j]
+                own[rows + count + 1, j] = bias[block * LANES + j]
+            for c in range(columns):
+                first = weight.ctypes.data + np.uint64((c * width * outputs + block * LANES) * 4)
+                for r in range(begins[c], begins[c + 1]):
+                    scalars = tables.ctypes.data + np.uint64(r * width * 4)
+                    combine(base + np.uint64(r * BYTES), zero, scalars, 4, first, outputs * 4, width)
+                if usual[c] >= 0:
+                    for j in range(LANES):
+                        own[rows + count + 1, j] += own[usual[c], j]
+                    other = base + np.uint64(usual[c] * BYTES)
+                    for r in range(begins[c], begins[c + 1]):
+                        if r != usual[c]:
+                            add_multiple(base + np.uint64(r * BYTES), other, np.float32(-1.0), 1)
+            lanes = min(max(rectified - block * LANES, 0), LANES)
+            for b in range(batch):
+                to = out.ctypes.data + np.uint64((b * outputs + block * LANES) * 4)
+                prefetch(to + np.uint64(_AHEAD * outputs * 4))
+                begin = common
+                if added:
+                    begin = start
+                    for j in range(LANES):
+                        own[rows + count + 2, j] = out[b, block * LANES + j] + own[rows + count + 1, j]
+                at = places.ctypes.data + np.uint64(b * listed * 4)
+                scalars = numbers.ctypes.data + np.uint64(b * count * 4)
+                gather_add(to, begin, base, at, lengths[b], scalars, more, count, lanes)
+
+
+@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def project_back(
+    tables: Any, begins: Any, weight: Any, rectified: int, usual: Any, places: Any, lengths: Any, numbers: Any,
+    scale: Any, values: Any, gradient: Any, scratch: Any, parts: Any, bias_gradient: Any, weight_gradient: Any,
+    table_gradient: Any,
+) -> None:  # fmt: skip
+    """Gradients of `project` with respect to bias, weight and tables.
+
+    Args:
+        tables: and `begins`, `weight`, `rectified`, `usual`, `places`, `lengths`, `numbers` as in `project`.
+        scale: what dropout multiplied the rectified outputs with, 1 without.
+        values: `[B, N]` float32: what `project` gave, after dropout.
+        gradient: `[B, N]` float32 with respect to it; changed into that with respect to what the activation was given.
+        scratch: `[GROUPS, R + STEP + D + 1, 16]` float32, changed.
+        parts: `[GROUPS, 16 + R, V]` float32, changed, V the multiple of 16 from W on.
+        bias_gradient: `[N]` float32, written.
+        weight_gradient: `[≥ C·W + D, N]` float32, its first C·W + D rows written.
+        table_gradient: `[R, W]` float32, written.
+    """
+    width, outputs = tables.shape[1], weight.shape[1]
+    batch, listed = places.shape
+    columns, count = len(usual), numbers.shape[1]
+    rows, wide = len(tables) + STEP, parts.shape[2]
+    for group in prange(GROUPS):
+        own = scratch[group]
+        base = own.ctypes.data
+        more = base + np.uint64(rows * BYTES)
+        turned = parts.ctypes.data + np.uint64(group * parts.shape[1] * wide * 4)
+        table_part = turned + np.uint64(LANES * wide * 4)
+        parts[group, :, :] = np.float32(0.0)
+        zero = np.zeros(LANES, np.float32)
+        for block in range(group, outputs // LANES, GROUPS):
+            own[:, :] = np.float32(0.0)
+            lanes = min(max(rectified - block * LANES, 0), LANES)
+            for b in range(batch):
+                place = np.uint64((b * outputs + block * LANES) * 4)
+                at = gradient.ctypes.data + place
+                prefetch(at + np.uint64(_AHEAD * outputs * 4))
+                prefetch(values.ctypes.data + place + np.uint64(_AHEAD * outputs * 4))
+                passed(at, values.ctypes.data + place, scale, lanes, more + np.uint64(count * BYTES))
+                own_places = places.ctypes.data + np.uint64(b * listed * 4)
+                scalars = numbers.ctypes.data + np.uint64(b * count * 4)
+                scatter_add(base, own_places, lengths[b], at, scalars, more, count)
+            for j in range(LANES):
+                for d in range(count):
+                    weight_gradient[columns * width + d, block * LANES + j] = own[rows + d, j]
+                bias_gradient[block * LANES + j] = own[rows + count, j]
+            for c in range(columns):
+                if usual[c] >= 0:  # what all rows of the batch sent back, less what the unusual ones did
+                    for j in range(LANES):
+                        rest = np.float32(0.0)
+                        for r in range(begins[c], begins[c + 1]):
+                            rest += own[r, j]
+                        own[usual[c], j] = own[rows + count, j] - rest
+                first, size = base + np.uint64(begins[c] * BYTES), begins[c + 1] - begins[c]
+                for w in range(width):
+                    to = weight_gradient.ctypes.data + np.uint64(((c * width + w) * outputs + block * LANES) * 4)
+                    scalars = tables.ctypes.data + np.uint64((begins[c] * width + w) * 4)
+                    if w % 4 == 0 and w + 4 <= width:
+                        combine_four(to, outputs * 4, scalars, width * 4, first, size)
+                    elif w >= width - width % 4:
+                        combine(to, zero.ctypes.data, scalars, width * 4, first, BYTES, size)
+                    for j in range(LANES):
+                        parts[group, j, w] = weight[c * width + w, block * LANES + j]
+                for r in range(begins[c], begins[c + 1]):
+                    for v in range(0, wide * 4, BYTES):
+                        to = table_part + np.uint64(r * wide * 4 + v)
+                        combine(to, to, base + np.uint64(r * BYTES), 4, turned + np.uint64(v), wide * 4, LANES)
+    for r in prange(len(tables)):
+        for w in range(width):
+            total = np.float32(0.0)
+            for group in range(GROUPS):
+                total += parts[group, LANES + r, w]
+            table_gradient[r, w] = total

@@ -1,0 +1,296 @@
+"""Loops over vectors of sixteen float32, written in LLVM's own language: the inner loops of the other kernels.
+
+What a compiler makes of the same loops in Python keeps sums in memory instead of registers, which is several times
+slower. Addresses are unsigned integers, counts and strides are in bytes where they say so; nothing is checked here.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+BYTES = 4 * LANES
+STEP = 8  # places that `gather_add` and `scatter_add` take at a time
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(64)
+_OFFSET = ir.IntType(32)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_LANE = ir.VectorType(_OFFSET, LANES)
+_ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def gather_add(
+    typing: Any, out: Any, start: Any, rows: Any, places: Any, count: Any, scalars: Any, more: Any, more_count: Any,
+    rectified: Any,
+) -> Any:  # fmt: skip
+    """out ← act(start + Σ_i rows[places[i]] + Σ_j scalars[j] · more[j]), act is max(·, 0) on the first lanes.
+
+    `out`, `start`, `rows`, `scalars` and `more` (vectors, one after another) are addresses of float32, `places` of
+    `count` (a multiple of STEP) int32 distances from `rows` in bytes; `rectified` is the number of lanes.
+    """
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, start, rows, places, count, scalars, more, more_count, rectified = arguments
+
+        def step(index: Any, sums: list[Any]) -> list[Any]:
+            for lane in range(STEP):  # four sums: each addition has to wait for the one before it in the same sum
+                at = _element(builder, places, builder.add(index, _int(lane)), _OFFSET)
+                row = _load(builder, builder.add(rows, builder.zext(at, _INT)))
+                sums[lane % 4] = builder.fadd(sums[lane % 4], row)
+            return sums
+
+        sums = _loop(builder, count, [_load(builder, start), _ZERO, _ZERO, _ZERO], step, STEP)
+        total = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
+        total = _combination(builder, total, scalars, _int(4), more, _int(BYTES), more_count)
+        cut = builder.and_(_first_lanes(builder, rectified), builder.fcmp_ordered("<=", total, _ZERO))
+        _store(builder, builder.select(cut, _ZERO, total), out)
+        return context.get_dummy_value()
+
+    u, i = types.uintp, types.intp
+    return types.void(u, u, u, u, i, u, u, i, i), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def passed(typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, total: Any) -> Any:
+    """gradient ← gradient · scale where `values` > 0 in the first `rectified` lanes, 0 elsewhere in them.
+
+    And total ← total + gradient.
+    """
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        gradient, values, scale, rectified, total = arguments
+        given = _load(builder, gradient)
+        first = _first_lanes(builder, rectified)
+        cut = builder.fcmp_ordered("<=", _load(builder, values), _ZERO)
+        scaled = builder.select(cut, _ZERO, builder.fmul(given, _splat(builder, scale, _VECTOR)))
+        result = builder.select(first, scaled, given)
+        _store(builder, result, gradient)
+        _store(builder, builder.fadd(_load(builder, total), result), total)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def scatter_add(
+    typing: Any, rows: Any, places: Any, count: Any, value: Any, scalars: Any, more: Any, more_count: Any
+) -> Any:
+    """rows[places[i]] ← rows[places[i]] + value for every i, and more[j] ← more[j] + scalars[j] · value for every j.
+
+    Addresses as in `gather_add`.
+    """
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, places, count, value, scalars, more, more_count = arguments
+        added = _load(builder, value)
+
+        def step(index: Any, nothing: list[Any]) -> list[Any]:
+            for lane in range(STEP):
+                place = _element(builder, places, builder.add(index, _int(lane)), _OFFSET)
+                at = builder.add(rows, builder.zext(place, _INT))
+                _store(builder, builder.fadd(_load(builder, at), added), at)
+            return []
+
+        def scaled(index: Any, nothing: list[Any]) -> list[Any]:
+            at = builder.add(more, builder.mul(index, _int(BYTES)))
+            factor = _splat(builder, _element(builder, scalars, index, _FLOAT), _VECTOR)
+            _store(builder, _multiply_add(builder, factor, added, _load(builder, at)), at)
+            return []
+
+        _loop(builder, count, [], step, STEP)
+        _loop(builder, more_count, [], scaled)
+        return context.get_dummy_value()
+
+    u, i = types.uintp, types.intp
+    return types.void(u, u, i, u, u, u, i), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def combine(
+    typing: Any, out: Any, start: Any, scalars: Any, scalar_stride: Any, rows: Any, row_stride: Any, count: Any
+) -> Any:
+    """out ← start + Σ_{i < count} scalars[i] · rows[i]; both strides in bytes."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, start, scalars, scalar_stride, rows, row_stride, count = arguments
+        first = _load(builder, start)
+        _store(builder, _combination(builder, first, scalars, scalar_stride, rows, row_stride, count), out)
+        return context.get_dummy_value()
+
+    u, i = types.uintp, types.intp
+    return types.void(u, u, u, i, u, i, i), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def combine_four(
+    typing: Any, out: Any, out_stride: Any, scalars: Any, scalar_stride: Any, rows: Any, count: Any
+) -> Any:
+    """out[k] ← Σ_{i < count} scalars[i][k] · rows[i] for k = 0 … 3; strides in bytes, rows one after another."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, out_stride, scalars, scalar_stride, rows, count = arguments
+
+        def step(index: Any, sums: list[Any]) -> list[Any]:
+            row = _load(builder, builder.add(rows, builder.mul(index, _int(BYTES))))
+            four = builder.add(scalars, builder.mul(index, scalar_stride))
+            factors = (_splat(builder, _element(builder, four, _int(k), _FLOAT), _VECTOR) for k in range(4))
+            return [_multiply_add(builder, factor, row, sum_k) for factor, sum_k in zip(factors, sums, strict=True)]
+
+        for k, total in enumerate(_loop(builder, count, [_ZERO] * 4, step)):
+            _store(builder, total, builder.add(out, builder.mul(_int(k), out_stride)))
+        return context.get_dummy_value()
+
+    u, i = types.uintp, types.intp
+    return types.void(u, i, u, i, u, i), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_multiple(typing: Any, out: Any, rows: Any, scalar: Any, vectors: Any) -> Any:
+    """out ← out + scalar · row, both of `vectors` × 16 numbers."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, row, scalar, vectors = arguments
+        factor = _splat(builder, scalar, _VECTOR)
+
+        def step(index: Any, nothing: list[Any]) -> list[Any]:
+            shift = builder.mul(index, _int(BYTES))
+            at = builder.add(out, shift)
+            total = _multiply_add(builder, factor, _load(builder, builder.add(row, shift)), _load(builder, at))
+            _store(builder, total, at)
+            return []
+
+        _loop(builder, vectors, [], step)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp, types.float32, types.intp), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def clear(typing: Any, out: Any, vectors: Any) -> Any:
+    """out ← 0, `vectors` × 16 numbers."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, vectors = arguments
+
+        def step(index: Any, nothing: list[Any]) -> list[Any]:
+            _store(builder, _ZERO, builder.add(out, builder.mul(index, _int(BYTES))))
+            return []
+
+        _loop(builder, vectors, [], step)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.intp), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def dot(typing: Any, left: Any, left_stride: Any, right: Any, right_stride: Any, vectors: Any) -> Any:
+    """Σ left · right over `vectors` vectors of sixteen numbers each, which stand the strides (in bytes) apart."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, left_stride, right, right_stride, vectors = arguments
+
+        def step(index: Any, sums: list[Any]) -> list[Any]:
+            a = _load(builder, builder.add(left, builder.mul(index, left_stride)))
+            b = _load(builder, builder.add(right, builder.mul(index, right_stride)))
+            return [_multiply_add(builder, a, b, sums[0])]
+
+        (total,) = _loop(builder, vectors, [_ZERO], step)
+        lanes = LANES
+        while lanes > 1:  # halves upon halves: always the same order
+            lanes //= 2
+            upper = ir.Constant(_LANE, [lane + lanes if lane < lanes else 0 for lane in range(LANES)])
+            total = builder.fadd(total, builder.shuffle_vector(total, total, upper))
+        return builder.extract_element(total, ir.Constant(_OFFSET, 0))
+
+    return types.float32(types.uintp, types.intp, types.uintp, types.intp, types.intp), body
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which may be anything."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _OFFSET, _OFFSET, _OFFSET])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, near, data = ir.Constant(_OFFSET, 0), ir.Constant(_OFFSET, 3), ir.Constant(_OFFSET, 1)
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), body
+
+
+def _int(value: int) -> Any:
+    return ir.Constant(_INT, value)
+
+
+def _combination(
+    builder: Any, start: Any, scalars: Any, scalar_stride: Any, rows: Any, row_stride: Any, count: Any
+) -> Any:
+    """start + Σ_i scalars[i] · rows[i]."""
+
+    def step(index: Any, sums: list[Any]) -> list[Any]:
+        at = builder.add(scalars, builder.mul(index, scalar_stride))
+        factor = _splat(builder, builder.load(builder.inttoptr(at, _FLOAT.as_pointer())), _VECTOR)
+        row = _load(builder, builder.add(rows, builder.mul(index, row_stride)))
+        return [_multiply_add(builder, factor, row, sums[0])]
+
+    return _loop(builder, count, [start], step)[0]
+
+
+def _element(builder: Any, array: Any, index: Any, kind: Any) -> Any:
+    at = builder.add(array, builder.mul(index, _int(4)))
+    return builder.load(builder.inttoptr(at, kind.as_pointer()))
+
+
+def _load(builder: Any, address: Any) -> Any:
+    loaded = builder.load(builder.inttoptr(address, _VECTOR.as_pointer()))
+    loaded.align = 4
+    return loaded
+
+
+def _store(builder: Any, vector: Any, address: Any) -> None:
+    builder.store(vector, builder.inttoptr(address, _VECTOR.as_pointer())).align = 4
+
+
+def _splat(builder: Any, scalar: Any, kind: Any) -> Any:
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_OFFSET, 0))
+    return builder.shuffle_vector(single, single, ir.Constant(_LANE, [0] * LANES))
+
+
+def _first_lanes(builder: Any, count: Any) -> Any:
+    """A mask of the lanes below `count`."""
+    limit = _splat(builder, builder.trunc(count, _OFFSET), _LANE)
+    return builder.icmp_signed("<", ir.Constant(_LANE, list(range(LANES))), limit)
+
+
+def _multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
+    """left · right + addend, rounded once where the processor can."""
+    contract = ("contract",)
+    return builder.fadd(builder.fmul(left, right, flags=contract), addend, flags=contract)
+
+
+def _loop(builder: Any, count: Any, sums: list[Any], step: Any, stride: int = 1) -> list[Any]:
+    """`sums = step(i, sums)` for i = 0, `stride`, … below `count`; the final sums."""
+    before = builder.block
+    head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(_INT)
+    index.add_incoming(_int(0), before)
+    carried = [builder.phi(_VECTOR) for _ in sums]
+    for phi, value in zip(carried, sums, strict=True):
+        phi.add_incoming(value, before)
+    builder.cbranch(builder.icmp_signed("<", index, count), body, end)
+    builder.position_at_end(body)
+    results = step(index, list(carried))
+    index.add_incoming(builder.add(index, _int(stride)), builder.block)
+    for phi, value in zip(carried, results, strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(end)
+    return carried
