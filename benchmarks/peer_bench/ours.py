@@ -6,7 +6,6 @@ python -m peer_bench.ours THREADS
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +16,11 @@ import torch
 
 from peer_bench.protocol import Inputs, peak, read, request_of, serve, shape
 from peer_bench.roofline import Products
+from polyrank.allocator import keep_memory
 from polyrank.balancing.balancer import BALANCERS, build_balancer
 from polyrank.data.encoders import Field, Layout, TaskStatistics
 from polyrank.data.loader import Batch, Loader
+from polyrank.data.prefetch import Prefetched
 from polyrank.data.schema import Feature, Schema, Task
 from polyrank.data.store import EncodedData
 from polyrank.evaluation.predict import predict
@@ -149,7 +150,7 @@ class Watched(Loader):
 
     peaks: list[int] = field(default_factory=list)
 
-    def in_order(self) -> Iterator[Batch]:
+    def in_order(self) -> Prefetched[Batch]:
         """All rows in file order."""
         self.peaks.append(peak()["peak"])
         return super().in_order()
@@ -158,6 +159,7 @@ class Watched(Loader):
 def main() -> None:
     """Serve."""
     threads = int(sys.argv[1])
+    keep_memory()  # as the command line does
     torch.set_num_threads(threads)
     worker = Worker(threads)
     precision = "precision" in {field.name for field in fields(TrainConfig)}

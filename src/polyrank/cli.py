@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from polyrank.allocator import keep_memory
 from polyrank.errors import Interrupted, PolyrankError
 from polyrank.progress import Terminal
 
@@ -182,6 +183,7 @@ def profile(
 def main() -> None:
     """Run a command; a user's mistake gives one message and no traceback."""
     errors = Console(stderr=True, highlight=False)
+    keep_memory()
     try:
         app()
     except PolyrankError as error:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
-import torch
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
 

@@ -125,6 +125,8 @@ class Embeddings(nn.Module):
         """
         rows = int(self.begins[-1])
         # Small tables are worth multiplying with the weights where they have fewer rows than the batch has values.
+        # In bf16 products are so quick that they are not.
+        written = written or torch.is_autocast_enabled("cpu")
         split = len(self.narrow_columns) > 0 and not written and rows < len(ids) * len(self.narrow_columns)
         plan = self.rest if split else self.whole
         wide, shares = _look_up(self.table, ids, plan, numbers)
@@ -246,7 +248,7 @@ def sum_rows_plainly(ids: Tensor, plan: _Plan, shares: Tensor, gradient: Tensor,
     sizes = torch.cat([torch.ones(plan.singles, dtype=torch.int64), plan.bag_starts.diff()])
     slot = slots.repeat_interleave(sizes)  # [n] the part of the output that each column goes to
     here = (slot < plan.singles) | (local != 0)
-    by_slot = gradient[:, : len(slots) * width].unflatten(1, (-1, width))  # [B, S + G, W]
+    by_slot = gradient[:, : len(slots) * width].reshape(len(gradient), -1, width)  # [B, S + G, W]
     scaled = torch.cat([by_slot[:, : plan.singles], by_slot[:, plan.singles :] * shares.unsqueeze(2)], dim=1)
     rows, inverse = torch.unique((local + plan.offsets)[here], return_inverse=True)
     return Touched.of(rows, torch.zeros(len(rows), width).index_add_(0, inverse, scaled[:, slot][here]))
@@ -254,7 +256,8 @@ def sum_rows_plainly(ids: Tensor, plan: _Plan, shares: Tensor, gradient: Tensor,
 
 def _survey(tables: Tensor, begins: Tensor, ids: Tensor) -> Narrow:
     """The narrow part of a batch."""
-    assert _narrow is not None and _vectors is not None, "small tables are multiplied by compiled kernels alone"
+    assert _narrow is not None, "small tables are multiplied by compiled kernels alone"
+    assert _vectors is not None
     rows, columns = ids.shape
     counts, usual = torch.empty(len(tables), dtype=torch.int32), torch.empty(columns, dtype=torch.int64)
     room = columns + -columns % _vectors.STEP

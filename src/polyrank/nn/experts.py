@@ -117,7 +117,8 @@ class Level(nn.Module):
             gradient.
         """
         if fused is not None and fused.suits(self):
-            return fused.run(self, inputs)
+            mixed, weights = fused.run(self, inputs)
+            return mixed, weights
         return self.plainly(inputs)
 
     def plainly(self, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:

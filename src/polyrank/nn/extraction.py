@@ -4,6 +4,7 @@ B rows, T tasks, M own experts a task, S shared experts, D input width, H expert
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import Tensor
 
@@ -30,10 +31,15 @@ class LevelShape:
         """The shared experts."""
         return [(SHARED, number) for number in range(self.shared)]
 
+    @property
+    def experts(self) -> list[tuple[int, int]]:
+        """All: the tasks' own experts, task after task, then the shared ones."""
+        return [*chain.from_iterable(self.own), *self.common]
+
     def gates(self, *, shared: bool) -> list[list[tuple[int, int]]]:
         """The experts that each task's gate sees, own ones first; then, if asked for, those of the shared gate: all."""
         tasks = [own + self.common for own in self.own]
-        return [*tasks, sum(self.own, []) + self.common] if shared else tasks
+        return [*tasks, self.experts] if shared else tasks
 
     def named(self, level: int, weights: Tensor) -> list[GateWeights]:
         """A level's gate weights `[B, L]` with their owners."""
@@ -50,9 +56,7 @@ def first_level(in_width: int, shape: LevelShape, *, shared_gate: bool) -> Level
     """The first level: every expert and gate reads the same x, so all their first layers are one product."""
     gates = _numbered(shape, shared=shared_gate)
     experts = shape.tasks * shape.specific + shape.shared
-    return Level(
-        in_width, [(experts, sum(len(gate) for gate in gates))], gates, shape.widths, dropout=shape.dropout
-    )
+    return Level(in_width, [(experts, sum(len(gate) for gate in gates))], gates, shape.widths, dropout=shape.dropout)
 
 
 def later_level(in_width: int, shape: LevelShape, *, shared_gate: bool) -> Level:
@@ -64,6 +68,6 @@ def later_level(in_width: int, shape: LevelShape, *, shared_gate: bool) -> Level
 
 
 def _numbered(shape: LevelShape, *, shared: bool) -> list[list[int]]:
-    """The gates' experts as numbers: the tasks' own experts come first, task after task, then the shared ones."""
-    order = {expert: number for number, expert in enumerate([*sum(shape.own, []), *shape.common])}
+    """The gates' experts as numbers, counted in the order of `experts`."""
+    order = {expert: number for number, expert in enumerate(shape.experts)}
     return [[order[expert] for expert in gate] for gate in shape.gates(shared=shared)]

@@ -8,7 +8,7 @@ B rows, D input width, M experts of a group, H₁ width of their first layer, H 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from polyrank.nn.kernels.threads import follow_torch
 from polyrank.nn.kernels.vectors import LANES, STEP
 from polyrank.nn.layers import Dropout
 
+_Steps = list[tuple[Tensor, Tensor, Tensor]]
 
 _FEW = 32  # so few numbers beside small tables are not worth a product of their own
 
@@ -40,7 +41,7 @@ class _Trace:
     x: Tensor
     first: Tensor
     weight: Tensor
-    deeper: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    deeper: _Steps
 
     def experts(self, group: Any) -> Tensor:
         """The experts' outputs, `[M, B, H]`, not necessarily contiguous."""
@@ -56,24 +57,59 @@ def run(level: Any, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:
     """`Level.plainly`, faster."""
     follow_torch()
     parameters = [p for group in level.groups for p in _parameters(group)]
-    small = None if isinstance(inputs, Tensor) else inputs[0].narrow
-    if small is None:
-        read = inputs if isinstance(inputs, Tensor) else [x.written() for x in inputs]
-        xs = read.unbind() if isinstance(read, Tensor) and len(level.groups) == 1 else read
-        stacked = xs if isinstance(xs, Tensor) else (xs[0].unsqueeze(0) if len(xs) == 1 else torch.stack(list(xs)))
-        result = _Level.apply(level, None, stacked, None, *parameters)
+    small, tables = None, None
+    if isinstance(inputs, Tensor):
+        x = inputs
+    elif inputs[0].narrow is not None:
+        assert len(inputs) == 1, "small tables are read by one group"
+        small, x = inputs[0].narrow, inputs[0].wide.unsqueeze(0)
+        tables = small.tables
     else:
-        assert not isinstance(inputs, Tensor) and len(inputs) == 1, "small tables are read by one group"
-        result = _Level.apply(level, small, inputs[0].wide.unsqueeze(0), small.tables, *parameters)
-    mixed, weights = result
+        x = inputs[0].wide.unsqueeze(0) if len(inputs) == 1 else torch.stack([each.wide for each in inputs])
+    mixed, weights = _Level.apply(level, small, x, tables, *parameters)  # type: ignore[no-untyped-call]
     return mixed, weights
+
+
+def run_towers(x: Tensor, hidden: Any, output: Any) -> Tensor:
+    """`Towers.plainly`, faster: `[T, B, H]` → `[T, B, 1]`."""
+    follow_torch()
+    layers = [*hidden.layers, output]
+    logits: Tensor = _Towers.apply(hidden.dropout, x, *(p for layer in layers for p in (layer.weight, layer.bias)))  # type: ignore[no-untyped-call]
+    return logits
+
+
+class _Towers(torch.autograd.Function):
+    """(dropout, x `[T, B, H]`, each layer's weight and bias) → `[T, B, 1]`; ReLU and dropout but for the last layer."""
+
+    @staticmethod
+    def forward(ctx: Any, dropout: Dropout, x: Tensor, *parameters: Tensor) -> Tensor:
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        *hidden, weight, bias = parameters
+        with torch.autocast("cpu", enabled=False):
+            steps, read = _deeper_forward(hidden, x.to(kind), dropout)
+            matrix = weight.detach().to(kind)
+            ctx.dropout, ctx.steps, ctx.read, ctx.matrix = dropout, steps, read, matrix
+            return torch.baddbmm(bias.detach().to(kind), read, matrix).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        follow_torch()
+        bias = gradient.sum(dim=1, keepdim=True)
+        gradient = gradient.to(ctx.matrix.dtype)
+        weight = torch.bmm(ctx.read.transpose(1, 2), gradient).float()
+        gradient = torch.bmm(gradient, ctx.matrix.transpose(1, 2))
+        results, gradient = _deeper_backward(ctx.steps, gradient, ctx.dropout)
+        return None, gradient.float(), *results, weight, bias
 
 
 class _Level(torch.autograd.Function):
     """(level, narrow part, x `[G, B, D]`, its tables, parameters) → mixtures `[I, B, H]`, gate weights `[B, L]`."""
 
     @staticmethod
-    def forward(ctx: Any, level: Any, small: Narrow | None, x: Tensor, tables: Tensor | None, *parameters: Tensor) -> Any:
+    def forward(
+        ctx: Any, level: Any, small: Narrow | None, x: Tensor, tables: Tensor | None, *parameters: Tensor
+    ) -> Any:
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         traces = []
         with torch.autocast("cpu", enabled=False):
@@ -112,7 +148,7 @@ class _Level(torch.autograd.Function):
             gates.mix_back(*arguments, *_addresses(targets), slopes.numpy())
         else:
             slopes = torch.zeros_like(ctx.weights)
-            for target, part in zip(targets, gradient.split([g.experts for g in level.groups]), strict=True):
+            for target, part in zip(targets, torch.split(gradient, [g.experts for g in level.groups]), strict=True):
                 target.copy_(part)
         results: list[Any] = []
         read = torch.empty(x.shape) if ctx.needs_input_grad[2] else None
@@ -141,20 +177,44 @@ def _group_forward(group: Any, parameters: Sequence[Tensor], x: Tensor, small: N
         biases = torch.nn.functional.pad(bias, (0, padded - group.hidden))
         scratch = torch.empty(narrow.GROUPS, len(small.tables) + STEP + few.shape[1] + 3, LANES)
         read = (_array(t) for t in (small.tables, small.begins, weight, biases))
-        listed = (t.numpy() for t in (small.usual, small.places, small.lengths, few))
+        listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
         added = x.shape[1] > few.shape[1]
         narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), first.numpy())
     _drop(first[None], group.hidden, group.dropout)
-    trace = _Trace(x, first, weight)
-    hidden = _by_expert(first, group)
-    for layer_weight, layer_bias in zip(deeper[::2], deeper[1::2], strict=True):
-        matrix = layer_weight.detach().to(x.dtype)
-        output = torch.bmm(hidden, matrix)
-        _rectify(output, layer_bias[:, 0])
-        _drop(output, output.shape[2], group.dropout)
-        trace.deeper.append((hidden, matrix, output))
-        hidden = output
-    return trace
+    steps, _ = _deeper_forward(deeper, _by_expert(first, group), group.dropout)
+    return _Trace(x, first, weight, steps)
+
+
+def _deeper_forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -> tuple[_Steps, Tensor]:
+    """Layers on `[M, B, H']`, ReLU and dropout after each: what each read, its weight and output; and the last one."""
+    steps = []
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        matrix = weight.detach().to(x.dtype)
+        output = torch.bmm(x, matrix)
+        _rectify(output, bias[:, 0])
+        _drop(output, output.shape[2], dropout)
+        steps.append((x, matrix, output))
+        x = output
+    return steps, x
+
+
+def _deeper_backward(
+    steps: _Steps, gradient: Tensor, dropout: Dropout, to: Tensor | None = None
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of `_deeper_forward`'s parameters and input; the latter is written to `to` where given."""
+    scale = dropout.scale if dropout.active else 1.0
+    results: list[Tensor] = []
+    for index in reversed(range(len(steps))):
+        read, weight, output = steps[index]
+        bias = _rectify_back(gradient, output, scale, output.shape[2])
+        results = [torch.bmm(read.transpose(1, 2), gradient).float(), bias[:, None], *results]
+        if index == 0 and to is not None and to.dtype == gradient.dtype:
+            gradient = torch.bmm(gradient, weight.transpose(1, 2), out=to)
+        else:
+            gradient = torch.bmm(gradient, weight.transpose(1, 2))
+            if index == 0 and to is not None:
+                to.copy_(gradient)
+    return results, gradient
 
 
 def _group_backward(
@@ -171,17 +231,7 @@ def _group_backward(
         to: `[B, D]` or None.
     """
     scale = group.dropout.scale if group.dropout.active else 1.0
-    results: list[Tensor] = []
-    for index in reversed(range(len(trace.deeper))):
-        hidden, weight, output = trace.deeper[index]
-        bias = _rectify_back(gradient, output, scale, output.shape[2])
-        results = [torch.bmm(hidden.transpose(1, 2), gradient).float(), bias[:, None], *results]
-        if index == 0 and first.dtype == gradient.dtype:
-            torch.bmm(gradient, weight.transpose(1, 2), out=_by_expert(first, group))
-        else:
-            gradient = torch.bmm(gradient, weight.transpose(1, 2))
-            if index == 0:
-                _by_expert(first, group).copy_(gradient)
+    results, _ = _deeper_backward(trace.deeper, gradient, group.dropout, _by_expert(first, group))
     if small is None:
         bias = _rectify_back(first[None], trace.first[None], scale, group.hidden)[0]
         first = first.to(trace.x.dtype)
@@ -195,19 +245,21 @@ def _group_backward(
     x, weight, size = trace.x, trace.weight, len(small.tables)
     few = x if x.shape[1] <= _FEW else x[:, :0]
     own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(first.shape[1])
-    scratch = torch.empty(narrow.GROUPS, size + STEP + few.shape[1] + 1, LANES)
-    parts = torch.empty(narrow.GROUPS, LANES + size, -(-tables.shape[1] // LANES) * LANES)
-    read = (_array(t) for t in (small.tables, small.begins, weight))
-    listed = (t.numpy() for t in (small.usual, small.places, small.lengths, few))
+    scratch = torch.empty(narrow.GROUPS, size + STEP + few.shape[1] + 3, LANES)
+    parts = torch.empty(narrow.GROUPS, size, -(-tables.shape[1] // LANES) * LANES)
+    wide = weight.shape[0] - x.shape[1]
+    turned = torch.empty(first.shape[1] * wide + LANES)
+    narrow.turn(weight.numpy(), wide, turned.numpy())
+    read = (_array(small.tables), small.begins.numpy(), first.shape[1], turned.numpy())
+    listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
     written = (t.numpy() for t in (trace.first, first, scratch, parts, bias, own, tables))
     narrow.project_back(*read, group.hidden, *listed, np.float32(scale), *written)
-    wide = weight.shape[0] - x.shape[1]
     if x.shape[1] > few.shape[1]:
         torch.mm(x.t(), first, out=own[wide:])
     if to is not None:
         torch.mm(first, weight[wide:].t(), out=to)
     outputs = group.hidden + group.gate_logits
-    return [own[:, :outputs], bias[: group.hidden], *results], tables
+    return [own[:, :outputs].contiguous(), bias[: group.hidden], *results], tables
 
 
 def _split_wide(x: Tensor, weight: Tensor, rows: int, outputs: int) -> tuple[Tensor, Tensor]:
@@ -252,7 +304,7 @@ def _rectify_back(gradient: Tensor, values: Tensor, scale: float, width: int) ->
 
 def _by_expert(first: Tensor, group: Any) -> Tensor:
     """The hidden part of `[B, N]` as `[M, B, H₁]`, without a copy."""
-    hidden: Tensor = first[:, : group.hidden].unflatten(1, (group.experts, group.first_width)).transpose(0, 1)
+    hidden: Tensor = first[:, : group.hidden].view(len(first), group.experts, group.first_width).transpose(0, 1)
     return hidden
 
 
@@ -278,9 +330,15 @@ def _plan(level: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _addresses(experts: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Where each expert's output of row 0 is, and how many bytes apart its rows are."""
-    each = [expert for outputs in experts for expert in outputs]
-    assert all(e.dtype == torch.float32 and e.stride(1) == 1 for e in each), "kernels read rows of float32"
-    return np.array([e.data_ptr() for e in each], np.uint64), np.array([e.stride(0) * 4 for e in each], np.int64)
+    starts: list[int] = []
+    strides: list[int] = []
+    for outputs in experts:
+        count, apart = len(outputs), outputs.stride(0) * 4
+        assert outputs.dtype == torch.float32, "kernels read rows of float32"
+        assert outputs.stride(2) == 1
+        starts += [outputs.data_ptr() + expert * apart for expert in range(count)]
+        strides += [outputs.stride(1) * 4] * count
+    return np.array(starts, np.uint64), np.array(strides, np.int64)
 
 
 def _array(tensor: Tensor) -> Any:

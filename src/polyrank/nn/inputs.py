@@ -55,5 +55,5 @@ class Inputs:
         return len(self.wide)
 
     def written(self) -> Tensor:
-        """x itself."""
+        """The whole x."""
         return self.wide if self.narrow is None else torch.cat([self.narrow.written(), self.wide], dim=1)

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from polyrank.nn.kernels import optional
 from polyrank.nn.layers import StackedLinear, StackedMLP
+
+fused = optional("polyrank.nn.fused")
 
 
 class Towers(nn.Module):
@@ -35,6 +38,12 @@ class Towers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, H]` → logits `[B, T]`."""
+        if fused is not None:
+            return fused.run_towers(x, self.hidden, self.output).squeeze(2).t()  # type: ignore[no-any-return]
+        return self.plainly(x)
+
+    def plainly(self, x: Tensor) -> Tensor:
+        """`forward` in plain torch operations."""
         logits: Tensor = self.output(self.hidden(x))
         return logits.squeeze(2).t()
 

@@ -1,14 +1,14 @@
 """The only training loop: batches in, checkpoints and a history out; resumes exactly, keeps the best."""
 
+import gc
 import json
 import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,9 +25,18 @@ from polyrank.losses import task_losses
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Bar, Progress
 from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
-from polyrank.training.optimizers import EMBEDDING_OPTIMIZERS, Schedule, dense_optimizer, learning_rate_factor
+from polyrank.training.interruptions import said_if_slow, stop_requests
+from polyrank.training.optimizers import (
+    EMBEDDING_OPTIMIZERS,
+    Schedule,
+    clip_norm,
+    dense_optimizer,
+    learning_rate_factor,
+)
+from polyrank.training.precision import Precision, computing_in, resolve
 
 _CHECK_EVERY = 200  # steps between looks at whether the loss is still finite
+_COMPILING = "compiling kernels for this processor: twenty seconds or so, once after installation"
 _SHOW_EVERY = 0.2  # seconds between updates of the bar
 
 
@@ -52,6 +61,8 @@ class TrainConfig:
         seed: of initial weights, dropout and shuffling.
         save_seconds: time between checkpoints to resume from (one is also written at every evaluation).
         threads: processor threads; 0 for all.
+        precision: of the matrix products in training: `bf16`, `float32`, or `auto`: bf16 where the processor multiplies
+            matrices of it in hardware (AMX). Evaluation and scoring are float32.
         tensorboard: also write TensorBoard event files into the run (`pip install polyrank[tensorboard]`).
     """
 
@@ -70,6 +81,7 @@ class TrainConfig:
     seed: Annotated[int, Ge(0)] = 0
     save_seconds: Annotated[float, Ge(0)] = 60.0
     threads: Annotated[int, Ge(0)] = 0
+    precision: Precision = "auto"
     tensorboard: bool = False
 
 
@@ -136,9 +148,13 @@ class Trainer:
                 received=config.metric,
                 mend=f"one of: mean, {', '.join(self.tasks)}",
             )
+        self.dense_parameters = [parameter for _, parameter in ranker.dense_parameters()]
         self.dense = dense_optimizer(ranker, config.learning_rate, config.weight_decay)
         self.sparse = EMBEDDING_OPTIMIZERS[config.embedding_optimizer](ranker.embeddings)
         self.embedding_rate = config.embedding_learning_rate or self.sparse.usual_rate or config.learning_rate
+        self.precision = resolve(config.precision)
+        self.began_at = 0
+        self.waited = 0.0  # seconds that steps have waited for data
         self.place = _Place()
         # Sums of loss × weight, of weight, and of finite losses by task since the last evaluation: read then, not each
         # step.
@@ -161,8 +177,11 @@ class Trainer:
             self._restore()
         else:
             write_text(self.history, "")
+        self.began_at = self.place.step
+        gc.collect()
+        gc.freeze()  # a step leaves garbage that counts as new: without this all that was ever imported is searched too
         total = self.config.epochs * self.train.data.rows
-        with _stop_requests() as stop, self._board() as board, self.progress.bar("training", total) as bar:
+        with stop_requests() as stop, self._board() as board, self.progress.bar("training", total) as bar:
             bar.advance(self.place.rows)
             while not self.place.finished:
                 self._epoch(stop, bar, board)
@@ -178,46 +197,50 @@ class Trainer:
         self.ranker.train()
         began = shown = time.perf_counter()
         rows_shown = place.rows
-        for batch in self.train.epoch(place.epoch, start=place.batch):
-            self._step(batch)
-            now = time.perf_counter()
-            if now - shown > _SHOW_EVERY:
-                bar.advance(place.rows - rows_shown)
-                shown, rows_shown = now, place.rows
-            if place.step % _CHECK_EVERY == 0:
-                self._check_losses()
-            if place.batch in looks:
-                place.seconds += now - began
-                bar.advance(place.rows - rows_shown, self._evaluate(board))
-                rows_shown = place.rows
-                self._turn_epoch(batches)
-                self._save()
-                began = time.perf_counter()
-            elif stop or time.monotonic() - self._saved_at > config.save_seconds:
-                place.seconds += now - began
-                self._save()
-                began = time.perf_counter()
-            if stop:
-                raise Interrupted(
-                    "training was interrupted",
-                    received=signal.Signals(stop[0]).name,
-                    mend=f"all is saved at step {place.step:,}: the same command with --resume goes on from there",
-                )
-            if place.finished:
-                return
+        with self.train.epoch(place.epoch, start=place.batch) as loaded:
+            for batch in loaded:
+                with said_if_slow(self.progress, _COMPILING) if place.step == self.began_at else nullcontext():
+                    self._step(batch)
+                now = time.perf_counter()
+                if now - shown > _SHOW_EVERY:
+                    bar.advance(place.rows - rows_shown)
+                    shown, rows_shown = now, place.rows
+                if place.step % _CHECK_EVERY == 0:
+                    self._check_losses()
+                if place.batch in looks:
+                    place.seconds += now - began
+                    bar.advance(place.rows - rows_shown, self._evaluate(board))
+                    rows_shown = place.rows
+                    self._turn_epoch(batches)
+                    self._save()
+                    began = time.perf_counter()
+                elif stop or time.monotonic() - self._saved_at > config.save_seconds:
+                    place.seconds += now - began
+                    self._save()
+                    began = time.perf_counter()
+                if stop:
+                    raise Interrupted(
+                        "training was interrupted",
+                        received=signal.Signals(stop[0]).name,
+                        mend=f"all is saved at step {place.step:,}: the same command with --resume goes on from there",
+                    )
+                if place.finished:
+                    break
+        self.waited += loaded.waited
 
     def _step(self, batch: Batch) -> None:
         """Forward, balanced backward, update."""
         place, config = self.place, self.config
         factor = learning_rate_factor(place.step, self.total_steps, config.warmup, config.schedule)
-        logits = self.ranker(batch)
+        with computing_in(self.precision):
+            logits = self.ranker(batch)
         targets = torch.where(batch.where, self.ranker.heads.targets(batch.labels), 0.0)
         losses = task_losses(logits, targets, kinds=self.ranker.kinds, where=batch.where, weights=batch.weights)
         mass = (batch.where.float() if batch.weights is None else batch.where * batch.weights).sum(dim=0)
         self.dense.zero_grad(set_to_none=True)
         self.balancer.backward(losses, mass > 0)
         if config.clip_norm:
-            torch.nn.utils.clip_grad_norm_((p for _, p in self.ranker.dense_parameters()), config.clip_norm)
+            clip_norm(self.dense_parameters, config.clip_norm)
         for group in self.dense.param_groups:
             group["lr"] = config.learning_rate * factor
         self.dense.step()
@@ -366,24 +389,3 @@ class Trainer:
             yield writer
         finally:
             writer.close()
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT stops at once."""
-    requests: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if requests and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requests.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are someone else's
-        before = {}
-    try:
-        yield requests
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

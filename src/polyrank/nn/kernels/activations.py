@@ -11,7 +11,7 @@ from numba import njit, prange
 CHUNK = 64  # rows whose part of a bias' gradient is summed together: fixed, so that threads do not change the sum
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def rectify(values: Any, bias: Any) -> None:
     """values ← max(values + bias, 0); `values [G, B, N]`, `bias [G, H]`, both float32."""
     groups, rows, _ = values.shape
@@ -21,10 +21,10 @@ def rectify(values: Any, bias: Any) -> None:
         row, shift = values[group, at % rows], bias[group]
         for h in range(width):
             value = row[h] + shift[h]
-            row[h] = np.float32(0.0) if value <= np.float32(0.0) else value  # NaN stays NaN
+            row[h] = np.float32(0.0) if value <= np.float32(0.0) else value  # noqa: FURB136  # NaN stays NaN
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def drop(values: Any, bits: Any, dropped: int, scale: Any) -> None:
     """values ← 0 where bits < dropped − 2¹⁵, else values · scale; `values [G, B, N]`, `bits [G, B, H]` int16."""
     groups, rows, width = bits.shape
@@ -35,7 +35,7 @@ def drop(values: Any, bits: Any, dropped: int, scale: Any) -> None:
             row[h] = row[h] * scale if drawn[h] >= limit else np.float32(0.0)
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def rectify_back(gradient: Any, values: Any, scale: Any, partial: Any) -> None:
     """gradient ← gradient · scale where `values` passed the ReLU (and dropout), else 0.
 

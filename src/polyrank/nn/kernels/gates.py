@@ -14,7 +14,7 @@ from polyrank.nn.kernels.vectors import BYTES, LANES, add_multiple, clear, dot
 _CHUNK = 32
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def mix(experts: Any, strides: Any, logits: Any, starts: Any, members: Any, weights: Any, out: Any) -> None:
     """Gate i's mixture: out[i, b] = Σ_l weights[b, l] · expert members[l] of row b, over its own part of the logits.
 
@@ -47,7 +47,7 @@ def mix(experts: Any, strides: Any, logits: Any, starts: Any, members: Any, weig
                     add_multiple(to, expert, weights[b, k], vectors)
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def mix_back(
     experts: Any, strides: Any, weights: Any, starts: Any, members: Any, gradient: Any, to: Any, to_strides: Any,
     logit_gradient: Any,

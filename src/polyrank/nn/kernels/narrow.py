@@ -36,7 +36,7 @@ GROUPS = 16
 _AHEAD = 12  # rows asked for before they are needed: they stand too far apart for the processor to guess
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def survey(begins: Any, ids: Any, counts: Any, usual: Any, places: Any, lengths: Any) -> None:
     """Count a batch's values, name each column's usual one, and list for each row where its unusual ones stand.
 
@@ -74,10 +74,10 @@ def survey(begins: Any, ids: Any, counts: Any, usual: Any, places: Any, lengths:
         lengths[b] = length
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def project(
-    tables: Any, begins: Any, weight: Any, bias: Any, rectified: int, usual: Any, places: Any, lengths: Any,
-    numbers: Any, added: bool, scratch: Any, out: Any,
+    tables: Any, begins: Any, weight: Any, bias: Any, rectified: int, counts: Any, usual: Any, places: Any,
+    lengths: Any, numbers: Any, added: bool, scratch: Any, out: Any,
 ) -> None:  # fmt: skip
     """out ← act(x W + bias), or act(out + x W + bias); act is max(·, 0) on the first `rectified` outputs.
 
@@ -87,7 +87,8 @@ def project(
         weight: `[≥ C·W + D, N]` float32, N a multiple of 16.
         bias: `[N]` float32.
         rectified: how many outputs pass a ReLU.
-        usual: and `places`, `lengths` as `survey` gives them.
+        counts: and `usual`, `places`, `lengths` as `survey` gives them.
+        usual: the columns' usual rows.
         places: where in a block the rows' unusual values stand.
         lengths: how many these are.
         numbers: `[B, D]` float32.
@@ -115,14 +116,15 @@ def project(
             for c in range(columns):
                 first = weight.ctypes.data + np.uint64((c * width * outputs + block * LANES) * 4)
                 for r in range(begins[c], begins[c + 1]):
-                    scalars = tables.ctypes.data + np.uint64(r * width * 4)
-                    combine(base + np.uint64(r * BYTES), zero, scalars, 4, first, outputs * 4, width)
+                    if counts[r] > 0:
+                        scalars = tables.ctypes.data + np.uint64(r * width * 4)
+                        combine(base + np.uint64(r * BYTES), zero, scalars, 4, first, outputs * 4, width)
                 if usual[c] >= 0:
                     for j in range(LANES):
                         own[rows + count + 1, j] += own[usual[c], j]
                     other = base + np.uint64(usual[c] * BYTES)
                     for r in range(begins[c], begins[c + 1]):
-                        if r != usual[c]:
+                        if r != usual[c] and counts[r] > 0:
                             add_multiple(base + np.uint64(r * BYTES), other, np.float32(-1.0), 1)
             lanes = min(max(rectified - block * LANES, 0), LANES)
             for b in range(batch):
@@ -138,26 +140,38 @@ def project(
                 gather_add(to, begin, base, at, lengths[b], scalars, more, count, lanes)
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
+def turn(matrix: Any, rows: int, out: Any) -> None:
+    """Write the first `rows` rows of `matrix [≥ rows, N]` transposed into `out [≥ N · rows]`."""
+    width = matrix.shape[1]
+    for block in prange((width + LANES - 1) // LANES):
+        for r in range(rows):
+            for n in range(block * LANES, min(width, (block + 1) * LANES)):
+                out[n * rows + r] = matrix[r, n]
+
+
+@njit(parallel=True, cache=True, nogil=True)
 def project_back(
-    tables: Any, begins: Any, weight: Any, rectified: int, usual: Any, places: Any, lengths: Any, numbers: Any,
-    scale: Any, values: Any, gradient: Any, scratch: Any, parts: Any, bias_gradient: Any, weight_gradient: Any,
-    table_gradient: Any,
+    tables: Any, begins: Any, outputs: int, turned: Any, rectified: int, counts: Any, usual: Any, places: Any,
+    lengths: Any, numbers: Any, scale: Any, values: Any, gradient: Any, scratch: Any, parts: Any, bias_gradient: Any,
+    weight_gradient: Any, table_gradient: Any,
 ) -> None:  # fmt: skip
     """Gradients of `project` with respect to bias, weight and tables.
 
     Args:
-        tables: and `begins`, `weight`, `rectified`, `usual`, `places`, `lengths`, `numbers` as in `project`.
+        tables: and `begins`, `rectified`, `counts`, `usual`, `places`, `lengths`, `numbers` as in `project`.
+        outputs: N.
+        turned: `[N · C·W + 16]` float32: the first C·W rows of the weight, transposed, and room to read beyond.
         scale: what dropout multiplied the rectified outputs with, 1 without.
         values: `[B, N]` float32: what `project` gave, after dropout.
         gradient: `[B, N]` float32 with respect to it; changed into that with respect to what the activation was given.
-        scratch: `[GROUPS, R + STEP + D + 1, 16]` float32, changed.
-        parts: `[GROUPS, 16 + R, V]` float32, changed, V the multiple of 16 from W on.
+        scratch: `[GROUPS, R + STEP + D + 3, 16]` float32, changed.
+        parts: `[GROUPS, R, V]` float32, changed, V the multiple of 16 from W on.
         bias_gradient: `[N]` float32, written.
         weight_gradient: `[≥ C·W + D, N]` float32, its first C·W + D rows written.
         table_gradient: `[R, W]` float32, written.
     """
-    width, outputs = tables.shape[1], weight.shape[1]
+    width = tables.shape[1]
     batch, listed = places.shape
     columns, count = len(usual), numbers.shape[1]
     rows, wide = len(tables) + STEP, parts.shape[2]
@@ -165,12 +179,13 @@ def project_back(
         own = scratch[group]
         base = own.ctypes.data
         more = base + np.uint64(rows * BYTES)
-        turned = parts.ctypes.data + np.uint64(group * parts.shape[1] * wide * 4)
-        table_part = turned + np.uint64(LANES * wide * 4)
+        table_part = parts.ctypes.data + np.uint64(group * parts.shape[1] * wide * 4)
         parts[group, :, :] = np.float32(0.0)
-        zero = np.zeros(LANES, np.float32)
+        zero = more + np.uint64((count + 1) * BYTES)
+        minus = zero + np.uint64(BYTES)
         for block in range(group, outputs // LANES, GROUPS):
             own[:, :] = np.float32(0.0)
+            own[rows + count + 2, :] = np.float32(-1.0)
             lanes = min(max(rectified - block * LANES, 0), LANES)
             for b in range(batch):
                 place = np.uint64((b * outputs + block * LANES) * 4)
@@ -186,29 +201,25 @@ def project_back(
                     weight_gradient[columns * width + d, block * LANES + j] = own[rows + d, j]
                 bias_gradient[block * LANES + j] = own[rows + count, j]
             for c in range(columns):
-                if usual[c] >= 0:  # what all rows of the batch sent back, less what the unusual ones did
-                    for j in range(LANES):
-                        rest = np.float32(0.0)
-                        for r in range(begins[c], begins[c + 1]):
-                            rest += own[r, j]
-                        own[usual[c], j] = own[rows + count, j] - rest
                 first, size = base + np.uint64(begins[c] * BYTES), begins[c + 1] - begins[c]
+                if usual[c] >= 0:  # what all rows of the batch sent back, less what the unusual ones did
+                    all_rows = more + np.uint64(count * BYTES)
+                    combine(base + np.uint64(usual[c] * BYTES), all_rows, minus, 0, first, BYTES, size)
                 for w in range(width):
                     to = weight_gradient.ctypes.data + np.uint64(((c * width + w) * outputs + block * LANES) * 4)
                     scalars = tables.ctypes.data + np.uint64((begins[c] * width + w) * 4)
                     if w % 4 == 0 and w + 4 <= width:
                         combine_four(to, outputs * 4, scalars, width * 4, first, size)
                     elif w >= width - width % 4:
-                        combine(to, zero.ctypes.data, scalars, width * 4, first, BYTES, size)
-                    for j in range(LANES):
-                        parts[group, j, w] = weight[c * width + w, block * LANES + j]
+                        combine(to, zero, scalars, width * 4, first, BYTES, size)
+                sent = turned.ctypes.data + np.uint64((block * LANES * columns * width + c * width) * 4)
                 for r in range(begins[c], begins[c + 1]):
-                    for v in range(0, wide * 4, BYTES):
+                    for v in range(0, wide * 4 if counts[r] > 0 else 0, BYTES):
                         to = table_part + np.uint64(r * wide * 4 + v)
-                        combine(to, to, base + np.uint64(r * BYTES), 4, turned + np.uint64(v), wide * 4, LANES)
+                        combine(to, to, base + np.uint64(r * BYTES), 4, sent + np.uint64(v), columns * width * 4, LANES)
     for r in prange(len(tables)):
         for w in range(width):
             total = np.float32(0.0)
             for group in range(GROUPS):
-                total += parts[group, LANES + r, w]
+                total += parts[group, r, w]
             table_gradient[r, w] = total

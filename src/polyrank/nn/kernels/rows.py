@@ -17,7 +17,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _AHEAD = 12  # rows of the table asked for before they are needed: a cache miss takes as long as that many updates
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def look_up(
     table: Any, ids: Any, columns: Any, offsets: Any, singles: int, bag_starts: Any, numbers: Any, out: Any, shares: Any
 ) -> None:
@@ -65,7 +65,7 @@ def look_up(
             out[b, start + d] = numbers[b, d]
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def sum_rows(
     ids: Any, columns: Any, offsets: Any, singles: int, bag_starts: Any, shares: Any, gradient: Any, width: int,
     parts: int, rows: Any, sums: Any, starts: Any, counts: Any,
@@ -120,12 +120,12 @@ def sum_rows(
         counts[p] = used
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def _part(row: int, parts: int) -> Any:
     return np.int64((((np.uint64(row) * _GOLDEN) >> _HALF) * np.uint64(parts)) >> _HALF)
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def _add(
     row: int, mask: Any, places: Any, rows: Any, sums: Any, base: int, used: int, gradient: Any, b: int, start: int,
     share: Any,
@@ -147,7 +147,7 @@ def _add(
     return used
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def adagrad(
     table: Any, accumulator: Any, rows: Any, sums: Any, starts: Any, counts: Any, rate: Any, epsilon: Any
 ) -> None:
@@ -176,7 +176,7 @@ def adagrad(
                 table[row, w] -= scale * sums[u, w]
 
 
-@njit(parallel=True, cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, nogil=True)
 def adam(
     table: Any, moment: Any, variance: Any, rows: Any, sums: Any, starts: Any, counts: Any, first: Any, second: Any,
     rate: Any, root: Any, epsilon: Any,

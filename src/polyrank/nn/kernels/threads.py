@@ -9,6 +9,9 @@ numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 def follow_torch() -> int:
     """Let numba use as many threads as torch uses now; how many these are."""
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    wanted = torch.get_num_threads()
+    threads: int = min(wanted, numba.config.NUMBA_NUM_THREADS)
     numba.set_num_threads(threads)
+    if torch.get_num_threads() != wanted:  # they share OpenMP: when numba starts, it asks for all processors
+        torch.set_num_threads(wanted)
     return threads

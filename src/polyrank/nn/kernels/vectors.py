@@ -22,7 +22,7 @@ _LANE = ir.VectorType(_OFFSET, LANES)
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def gather_add(
     typing: Any, out: Any, start: Any, rows: Any, places: Any, count: Any, scalars: Any, more: Any, more_count: Any,
     rectified: Any,
@@ -54,7 +54,7 @@ def gather_add(
     return types.void(u, u, u, u, i, u, u, i, i), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def passed(typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, total: Any) -> Any:
     """gradient ← gradient · scale where `values` > 0 in the first `rectified` lanes, 0 elsewhere in them.
 
@@ -75,7 +75,7 @@ def passed(typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, 
     return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def scatter_add(
     typing: Any, rows: Any, places: Any, count: Any, value: Any, scalars: Any, more: Any, more_count: Any
 ) -> Any:
@@ -109,7 +109,7 @@ def scatter_add(
     return types.void(u, u, i, u, u, u, i), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def combine(
     typing: Any, out: Any, start: Any, scalars: Any, scalar_stride: Any, rows: Any, row_stride: Any, count: Any
 ) -> Any:
@@ -125,7 +125,7 @@ def combine(
     return types.void(u, u, u, i, u, i, i), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def combine_four(
     typing: Any, out: Any, out_stride: Any, scalars: Any, scalar_stride: Any, rows: Any, count: Any
 ) -> Any:
@@ -148,7 +148,7 @@ def combine_four(
     return types.void(u, i, u, i, u, i), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add_multiple(typing: Any, out: Any, rows: Any, scalar: Any, vectors: Any) -> Any:
     """out ← out + scalar · row, both of `vectors` × 16 numbers."""
 
@@ -169,7 +169,7 @@ def add_multiple(typing: Any, out: Any, rows: Any, scalar: Any, vectors: Any) ->
     return types.void(types.uintp, types.uintp, types.float32, types.intp), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def clear(typing: Any, out: Any, vectors: Any) -> Any:
     """out ← 0, `vectors` × 16 numbers."""
 
@@ -186,7 +186,7 @@ def clear(typing: Any, out: Any, vectors: Any) -> Any:
     return types.void(types.uintp, types.intp), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dot(typing: Any, left: Any, left_stride: Any, right: Any, right_stride: Any, vectors: Any) -> Any:
     """Σ left · right over `vectors` vectors of sixteen numbers each, which stand the strides (in bytes) apart."""
 
@@ -209,7 +209,7 @@ def dot(typing: Any, left: Any, left_stride: Any, right: Any, right_stride: Any,
     return types.float32(types.uintp, types.intp, types.uintp, types.intp, types.intp), body
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address, which may be anything."""
 
