@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import settings
 
 from polyrank.data.encoders import Encoders
@@ -24,6 +25,12 @@ settings.load_profile("tests")
 
 # Ids that float32 merges (2**24 and 2**24 + 1), that int32 cannot hold, and that float64 merges (2**53 and 2**53 + 1).
 VIDEO_IDS = np.array([7, 2**24, 2**24 + 1, 2**31 + 5, 2**31 + 6, 2**53, 2**53 + 1, 2**63 - 1], np.int64)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tests are small: on a busy machine threads would wait for each other most of the time."""
+    torch.set_num_threads(1)
 
 
 def _table(rows: int = 200, seed: int = 0) -> pa.Table:

@@ -31,10 +31,12 @@ from polyrank.errors import ConfigError, RunError
 from polyrank.evaluation.predict import ScoreTable, score_table, task_metrics
 from polyrank.files import read_json, sha256_text, write_json
 from polyrank.models.ranker import Ranker
+from polyrank.nn.embeddings import kernels
 from polyrank.progress import Progress
 from polyrank.settings import Settings, load_settings
 from polyrank.training.checkpoint import load_checkpoint
 from polyrank.training.loop import Trainer, TrainResult
+from polyrank.training.precision import resolve
 
 EVALUATION_BATCH = 8_192
 # What a resumed run may have otherwise: places (the data itself is compared), and what changes no result but its bits.
@@ -118,7 +120,8 @@ def begin(directory: Path, settings: Settings, schema: Schema, progress: Progres
     """
     saved = directory / "config.toml"
     _check_config(saved, settings)
-    environment = _environment(directory, settings.train.threads or torch.get_num_threads(), progress)
+    threads, precision = settings.train.threads or torch.get_num_threads(), resolve(settings.train.precision)
+    environment = _environment(directory, threads, precision, progress)
     save_schema(schema, directory / "schema.toml")
     config.write_toml(saved, settings.table(run=True))
     write_json(directory / "environment.json", environment)
@@ -288,7 +291,7 @@ def _check_tasks(schema: Schema, settings: Settings) -> None:
     _build_balancer(names, settings)  # what it refuses, it refuses before anything is encoded
 
 
-def _environment(directory: Path, threads: int, progress: Progress) -> dict[str, Any]:
+def _environment(directory: Path, threads: int, precision: str, progress: Progress) -> dict[str, Any]:
     """What the run began in; of a run that goes on, with this call in the list `resumed`."""
     call = {
         "command": sys.argv,
@@ -305,12 +308,18 @@ def _environment(directory: Path, threads: int, progress: Progress) -> dict[str,
                 "on is as good, but not bit for bit what an uninterrupted run would give"
             )
         return first | {"resumed": [*calls[1:], call]}
-    packages = ("polyrank", "torch", "numpy", "pyarrow", "lightgbm")
+    packages = ["polyrank", "torch", "numpy", "pyarrow", "lightgbm"]
+    if kernels is not None:
+        packages.append("numba")
+    else:
+        progress.say("numba cannot be imported: training goes on without compiled kernels, several times slower")
     return {
         "format": 1,
         **call,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
+        "kernels": "plain torch: numba cannot be imported" if kernels is None else "compiled",
+        "precision": precision,
         "packages": {name: version(name) for name in packages},
     }

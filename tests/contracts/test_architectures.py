@@ -15,7 +15,11 @@ from polyrank.models.mmoe import MMoEConfig
 from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
 from polyrank.models.shared_bottom import SharedBottomConfig
 from polyrank.models.single_task import SingleTaskConfig
-from polyrank.nn.experts import SHARED
+from polyrank.nn import embeddings
+from polyrank.nn.embeddings import NARROW_ROWS
+from polyrank.nn.experts import SHARED, Level
+from polyrank.nn.inputs import Inputs
+from polyrank.nn.towers import Towers
 from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
 
 TASKS = (
@@ -88,34 +92,48 @@ def losses_of(ranker, batch):
     return task_losses(ranker(batch), targets, kinds=ranker.kinds, where=batch.where)
 
 
+def touched_of(ranker):
+    """(table row, gradient) of every row that the last batch touched."""
+    found = []
+    for touched in ranker.embeddings.touched():
+        for start, count in zip(touched.starts.tolist(), touched.counts.tolist(), strict=True):
+            rows = touched.rows[start : start + count].tolist()
+            found += zip(rows, touched.sums[start : start + count].clone(), strict=True)
+    return found
+
+
 def gradients(ranker, batch):
     """Losses, every dense parameter's gradient, and the table's as if it were dense."""
     ranker.zero_grad()
     losses = losses_of(ranker, batch)
     losses.sum().backward()
     table = torch.zeros_like(ranker.embeddings.table)
-    for places, rows in ranker.embeddings.taken:
-        table.index_add_(0, places, rows.grad)
+    for row, sums in touched_of(ranker):
+        table[row] += sums
     dense = {name: parameter.grad.clone() for name, parameter in ranker.dense_parameters()}
     return losses.detach(), dense | {"table": table}
 
 
 @every_architecture
 def test_shapes(name, tasks):
-    x = torch.randn(5, 6)
+    x = Inputs(torch.randn(5, 6))
     model = ARCHITECTURES[name].kind(6, tasks, ARCHITECTURES[name].config())
-    assert model(x).shape == (5, tasks, model.out_width)
+    assert model(x).shape == (tasks, 5, model.out_width)
     assert ranker_of(name, tasks)(batch_of(tasks)).shape == (ROWS, tasks)
 
 
 @every_architecture
 def test_every_parameter_receives_a_gradient(name, tasks):
-    ranker = ranker_of(name, tasks)
-    _, found = gradients(ranker, batch_of(tasks))
+    ranker, batch = ranker_of(name, tasks), batch_of(tasks)
+    _, found = gradients(ranker, batch)
     assert [parameter for parameter, gradient in found.items() if not gradient.any()] == []
-    for places, rows in ranker.embeddings.taken:
-        assert len(places) > 0
-        assert rows.grad.abs().sum(dim=1).all()
+    losses_of(ranker, batch).sum().backward()
+    touched = touched_of(ranker)
+    # the users, ages and videos that stand in the batch, each once; no other row is named at all
+    users, videos, *history, ages = (set(column.tolist()) for column in batch.ids.t())
+    seen = len(users) + len(ages) + len(videos.union(*(ids - {0} for ids in history)))
+    assert len(touched) == len({row for row, _ in touched}) == seen
+    assert all(sums.any() for _, sums in touched)
     assert ranker.embeddings.table.grad is None
 
 
@@ -296,16 +314,84 @@ def test_one_task_needs_no_sharing(name, options):
     """With one task (and one expert) these are the single-task network of the same widths."""
     alone, other = ranker_of("single_task", 1, SingleTaskConfig(widths=(16, 8))), ranker_of(name, 1, options)
     state = {key: value for key, value in alone.state_dict().items() if not key.startswith("architecture.")}
-    layers = alone.architecture.network.layers
-    if name == "shared_bottom":
-        state |= {f"architecture.trunk.layers.{i}.weight": layer.weight for i, layer in enumerate(layers)}
-        state |= {f"architecture.trunk.layers.{i}.bias": layer.bias for i, layer in enumerate(layers)}
-    else:
-        gate = torch.randn(1, layers[0].weight.shape[1], 1)  # the softmax over one expert is 1 whatever it says
-        state["architecture.group.weight"] = torch.cat([layers[0].weight, gate], dim=2)
-        state["architecture.group.bias"] = layers[0].bias[:, :, None]
-        state["architecture.group.deeper.layers.0.weight"] = layers[1].weight
-        state["architecture.group.deeper.layers.0.bias"] = layers[1].bias
+    place = "trunk" if name == "shared_bottom" else "level"
+    for key, value in alone.architecture.network.state_dict().items():
+        state[f"architecture.{place}.{key}"] = value
+    if name == "mmoe":
+        weight = state["architecture.level.groups.0.weight"]
+        gate = torch.randn(len(weight), 1)  # the softmax over one expert is 1 whatever it says
+        state["architecture.level.groups.0.weight"] = torch.cat([weight, gate], dim=1)
     other.load_state_dict(state)
     batch = batch_of(1)
     torch.testing.assert_close(other(batch), alone(batch), rtol=0, atol=1e-6)
+
+
+class TestBothPaths:
+    """Compiled kernels and plain torch give the same logits, gate weights and gradients."""
+
+    LAYOUT = Layout(
+        (
+            Field("user", "id", 0, 1, "user"),  # a large table
+            Field("history", "sequence", 1, 4, "video"),
+            Field("sex", "category", 4, 5, "sex"),  # small ones: left as ids for the first layer
+            Field("video", "id", 5, 6, "video"),  # a shared table
+            Field("age", "number", 6, 7, "age", dense=0),
+            Field("tags", "tags", 7, 9, "tags"),
+            Field("price", "number", 9, 10, "price", dense=1),
+        ),
+        {"user": NARROW_ROWS + 7, "video": 30, "sex": 3, "age": 12, "tags": 5, "price": 20},
+    )
+    SIZES = (NARROW_ROWS + 7, 30, 30, 30, 3, 30, 12, 5, 5, 20)
+
+    @classmethod
+    def batch(cls, tasks):
+        rng = np.random.default_rng(3)
+        ids = rng.integers(0, cls.SIZES, (ROWS, len(cls.SIZES))).astype(np.int32)
+        ids[:, 4] = np.where(rng.random(ROWS) < 0.7, 2, ids[:, 4])  # a usual value
+        ids[:, 9] = 0  # a constant column
+        ids[::4, 1:4] = 0  # empty bags
+        ids[0, 0], ids[1, 0] = 0, NARROW_ROWS + 6  # a table's ends
+        labels = torch.from_numpy(np.nan_to_num(labels_of(ROWS, 0))[:, :tasks])
+        numbers = torch.from_numpy(rng.normal(size=(ROWS, 2)).astype(np.float32))
+        return Batch(torch.from_numpy(ids), numbers, labels, torch.ones(ROWS, tasks, dtype=torch.bool))
+
+    @classmethod
+    def made(cls, name, tasks, dropout, hidden):
+        options = ARCHITECTURES[name].config(widths=hidden, dropout=dropout)
+        common = RankerConfig(architecture=name, embedding_width=6, towers=(9, 5), tower_dropout=dropout)
+        torch.manual_seed(1)
+        ranker = Ranker(TASKS[:tasks], STATISTICS[:tasks], cls.LAYOUT, common, options)
+        for parameter in ranker.parameters():
+            # Gates start uniform, biases at zero; biases below it would leave units without gradient.
+            torch.nn.init.normal_(parameter, mean=0.2 * (parameter.ndim in (1, 3)), std=0.2)
+        return ranker
+
+    @every_architecture
+    @pytest.mark.parametrize("dropout", [0.0, 0.3])
+    @pytest.mark.parametrize("hidden", [(32,), (24, 16)])
+    def test_agree(self, name, tasks, dropout, hidden, monkeypatch):
+        batch = self.batch(tasks)
+        ranker = self.made(name, tasks, dropout, hidden)
+        assert ranker.represent(batch).narrow is not None
+        ranker.embeddings.forget()
+        torch.manual_seed(2)
+        losses, found = gradients(ranker, batch)
+        gates = ranker.eval().gates(batch)
+        logits = ranker(batch)
+        with monkeypatch.context() as plain:
+            plain.setattr(Level, "forward", Level.plainly)
+            plain.setattr(Towers, "forward", Towers.plainly)
+            plain.setattr(embeddings, "kernels", None)
+            ranker = self.made(name, tasks, dropout, hidden)
+            torch.manual_seed(2)
+            expected_losses, expected = gradients(ranker, batch)
+            expected_gates = ranker.eval().gates(batch)
+            expected_logits = ranker(batch)
+        torch.testing.assert_close(logits, expected_logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=1e-6)
+        for gate, other in zip(gates, expected_gates, strict=True):
+            torch.testing.assert_close(gate.weights, other.weights, rtol=1e-5, atol=1e-6)
+        for key, gradient in expected.items():
+            largest = gradient.abs().max().item()
+            assert largest > 0, key
+            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5 * largest, msg=lambda m, k=key: f"{k}: {m}")

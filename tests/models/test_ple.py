@@ -1,5 +1,6 @@
 """Equations 6 and 7 by hand, and by loops over rows, levels, gates and experts (Tang et al., RecSys 2020)."""
 
+import copy
 import itertools
 import math
 
@@ -8,6 +9,7 @@ import torch
 
 from polyrank.models.ple import PLE, PLEConfig
 from polyrank.nn.experts import SHARED
+from polyrank.nn.inputs import Inputs
 
 
 @pytest.fixture(autouse=True)
@@ -17,50 +19,49 @@ def _seed():
 
 def made(levels, tasks, specific, shared, widths=(5,), *, in_width=6):
     config = PLEConfig(levels=levels, specific_experts=specific, shared_experts=shared, widths=widths)
-    model = PLE(in_width, tasks, config).double()
+    model = PLE(in_width, tasks, config)
     for parameter in model.parameters():
         torch.nn.init.uniform_(parameter, -1, 1)
     return model
 
 
-def expert(group, place, number, x):
-    """Expert `number` of input `place` of a group, on the vector x."""
-    width = group.first_width
-    hidden = x @ group.weight[place, :, number * width : (number + 1) * width] + group.bias[place, 0, number]
-    hidden = torch.relu(hidden)
+def expert(group, number, x):
+    """Expert `number` of a group, on the vector x."""
+    part = slice(number * group.first_width, (number + 1) * group.first_width)
+    hidden = torch.relu(x @ group.weight[:, part] + group.bias[part])
     for layer in group.deeper.layers:
-        stacked = place * group.experts + number
-        hidden = torch.relu(hidden @ layer.weight[stacked] + layer.bias[stacked, 0])
+        hidden = torch.relu(hidden @ layer.weight[number] + layer.bias[number, 0])
     return hidden
 
 
-def gated(group, place, first, selector, experts):
+def gated(group, first, selector, experts):
     """Σ_e softmax(W x)_e E_e, the gate's columns starting at `first`, and the gate's weights."""
     start = group.experts * group.first_width + first
-    gate = group.weight[place, :, start : start + len(experts)]
+    gate = group.weight[:, start : start + len(experts)]
     powers = [math.exp((selector @ gate[:, i]).item()) for i in range(len(experts))]
     weights = [power / sum(powers) for power in powers]
     return sum(w * output for w, output in zip(weights, experts, strict=True)), weights
 
 
 def by_loop(model, row, tasks, specific, shared):
-    """Task states of the last level for one row, and every gate's weights, level by level."""
-    group = model.first.group
-    own = [[expert(group, 0, t * specific + i, row) for i in range(specific)] for t in range(tasks)]
-    common = [expert(group, 0, tasks * specific + i, row) for i in range(shared)]
+    """Task states of the last level for one row, and every gate's weights, level by level, in float64."""
+    (group,) = model.first.groups
+    own = [[expert(group, t * specific + i, row) for i in range(specific)] for t in range(tasks)]
+    common = [expert(group, tasks * specific + i, row) for i in range(shared)]
     seen = specific + shared
-    found = [gated(group, 0, t * seen, row, own[t] + common) for t in range(tasks)]
+    found = [gated(group, t * seen, row, own[t] + common) for t in range(tasks)]
     last = len(model.later) == 0
     if not last:
-        found.append(gated(group, 0, tasks * seen, row, [*itertools.chain(*own), *common]))
+        found.append(gated(group, tasks * seen, row, [*itertools.chain(*own), *common]))
     gates = [weights for _, weights in found]
     for number, level in enumerate(model.later, start=2):
         states = [state for state, _ in found]  # x_1 … x_T, x_s
-        own = [[expert(level.own, t, i, states[t]) for i in range(specific)] for t in range(tasks)]
-        common = [expert(level.common, 0, i, states[tasks]) for i in range(shared)]
-        found = [gated(level.own, t, 0, states[t], own[t] + common) for t in range(tasks)]
+        *owns, shared_group = level.groups
+        own = [[expert(owns[t], i, states[t]) for i in range(specific)] for t in range(tasks)]
+        common = [expert(shared_group, i, states[tasks]) for i in range(shared)]
+        found = [gated(owns[t], 0, states[t], own[t] + common) for t in range(tasks)]
         if number <= len(model.later):
-            found.append(gated(level.common, 0, 0, states[tasks], [*itertools.chain(*own), *common]))
+            found.append(gated(shared_group, 0, states[tasks], [*itertools.chain(*own), *common]))
         gates += [weights for _, weights in found]
     return torch.stack([state for state, _ in found[:tasks]]), gates
 
@@ -72,30 +73,39 @@ def test_golden_of_two_levels():
     model = PLE(1, 2, PLEConfig(levels=2, specific_experts=1, shared_experts=1, widths=(1,)))
     (level,) = model.later
     with torch.no_grad():
-        model.first.group.weight.copy_(torch.tensor([2.0, 6.0, 4.0] + [0.0] * 7).view(1, 1, 10))
-        level.own.weight.copy_(torch.tensor([[2.0, 0.0, math.log(3) / 3], [2.0, 0.0, 0.0]]).view(2, 1, 3))
-        level.common.weight.copy_(torch.tensor([3.0]).view(1, 1, 1))
-    torch.testing.assert_close(model(torch.ones(1, 1)), torch.tensor([[[10.5], [11.0]]]))
+        model.first.groups[0].weight.copy_(torch.tensor([[2.0, 6.0, 4.0] + [0.0] * 7]))
+        level.groups[0].weight.copy_(torch.tensor([[2.0, 0.0, math.log(3) / 3]]))
+        level.groups[1].weight.copy_(torch.tensor([[2.0, 0.0, 0.0]]))
+        level.groups[2].weight.copy_(torch.tensor([[3.0]]))
+    torch.testing.assert_close(model(Inputs(torch.ones(1, 1))), torch.tensor([[[10.5]], [[11.0]]]))
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("tasks", [2, 3])
 @pytest.mark.parametrize(("specific", "shared"), [(1, 1), (2, 3), (3, 1)])
-@pytest.mark.parametrize("widths", [(5,), (4, 3)])
+@pytest.mark.parametrize("widths", [(5,), (4, 3), (16,), (4, 16)])  # the kernels take multiples of sixteen alone
 def test_agrees_with_loops(levels, tasks, specific, shared, widths):
-    model, x = made(levels, tasks, specific, shared, widths), torch.randn(3, 6, dtype=torch.float64)
-    outputs, gates = model(x), model.gates(x)
+    model, x = made(levels, tasks, specific, shared, widths), torch.randn(3, 6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.div_(2)  # states stay of the order of one over three levels
+    outputs, gates = model(Inputs(x)), model.gates(Inputs(x))
+    exact = copy.deepcopy(model).double()
     for row in range(3):
-        expected, weights = by_loop(model, x[row], tasks, specific, shared)
-        torch.testing.assert_close(outputs[row], expected, rtol=0, atol=1e-9)
+        expected, weights = by_loop(exact, x[row].double(), tasks, specific, shared)
+        torch.testing.assert_close(outputs[:, row].double(), expected, rtol=1e-5, atol=1e-5)
         for gate, share in zip(gates, weights, strict=True):
-            assert gate.weights[row].tolist() == pytest.approx(share, abs=1e-9)
+            assert gate.weights[row].tolist() == pytest.approx(share, abs=1e-5)
+    states, _ = exact.first.plainly([Inputs(x.double())])
+    for level in exact.later:
+        states, _ = level.plainly(states)
+    torch.testing.assert_close(states[:tasks, 2], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("tasks", [2, 3])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_number_of_gates(levels, tasks):
-    gates = made(levels, tasks, 2, 3).gates(torch.randn(2, 6, dtype=torch.float64))
+    gates = made(levels, tasks, 2, 3).gates(Inputs(torch.randn(2, 6)))
     assert len(gates) == levels * tasks + levels - 1
     for level in range(1, levels + 1):
         owners = [gate.owner for gate in gates if gate.level == level]
@@ -128,29 +138,29 @@ def test_gate_weights_of_the_smallest_model_by_hand():
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_tasks_meet_through_the_shared_state_only(levels):
+@pytest.mark.parametrize("width", [8, 16])
+def test_tasks_meet_through_the_shared_state_only(levels, width):
     """∂L_0 / ∂(own experts of task 1): zero at the last level, not below it."""
-    model, x = made(levels, 2, 2, 2, (8,)), torch.randn(64, 6, dtype=torch.float64)
-    model(x)[:, 0].square().sum().backward()
-    of_task_1 = model.first.group.weight.grad[0, :, 2 * 8 : 4 * 8]
+    model, x = made(levels, 2, 2, 2, (width,)), torch.randn(64, 6)
+    model(Inputs(x))[0].square().sum().backward()
+    of_task_1 = model.first.groups[0].weight.grad[:, 2 * width : 4 * width]
     assert bool(of_task_1.any()) == (levels > 1)
     for number, level in enumerate(model.later, start=2):
-        assert bool(level.own.weight.grad[1].any()) == (number < levels)
-        assert bool(level.own.bias.grad[1].any()) == (number < levels)
-        assert level.own.weight.grad[0].any()
-        assert level.common.weight.grad.any()
+        mine, others, common = level.groups
+        assert bool(others.weight.grad.any()) == (number < levels)
+        assert bool(others.bias.grad.any()) == (number < levels)
+        assert mine.weight.grad.any()
+        assert common.weight.grad.any()
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_every_expert_and_every_gate_is_trained_by_all_tasks_together(levels):
-    tasks, specific, shared, width = 2, 2, 3, 8
-    model, x = made(levels, tasks, specific, shared, (width,)), torch.randn(64, 6, dtype=torch.float64)
-    model(x).square().sum().backward()
-    groups = [model.first.group] + [group for level in model.later for group in (level.own, level.common)]
-    for group in groups:
-        experts, gates = (
-            group.weight.grad[:, :, : group.experts * width],
-            group.weight.grad[:, :, group.experts * width :],
-        )
-        assert experts.unflatten(2, (group.experts, width)).abs().sum(dim=(1, 3)).all()
-        assert gates.abs().sum(dim=1).all()
+@pytest.mark.parametrize("width", [8, 16])
+def test_every_expert_and_every_gate_is_trained_by_all_tasks_together(levels, width):
+    tasks, specific, shared = 2, 2, 3
+    model, x = made(levels, tasks, specific, shared, (width,)), torch.randn(64, 6)
+    model(Inputs(x)).square().sum().backward()
+    for group in [*model.first.groups, *(group for level in model.later for group in level.groups)]:
+        experts = group.weight.grad[:, : group.experts * width].unflatten(1, (group.experts, width))
+        gates = group.weight.grad[:, group.experts * width :]
+        assert experts.abs().sum(dim=(0, 2)).all()
+        assert gates.abs().sum(dim=0).all()

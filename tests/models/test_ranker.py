@@ -45,8 +45,8 @@ def batch(rows=ROWS):
 
 def test_is_its_parts_in_a_row():
     ranker, rows = made(), batch()
-    x = torch.cat([ranker.embeddings(rows.ids), rows.dense], dim=1)
-    torch.testing.assert_close(ranker.represent(rows), x)
+    x = ranker.embeddings(rows.ids, rows.dense)
+    torch.testing.assert_close(ranker.represent(rows).written(), x.written())
     logits = ranker.towers(ranker.architecture(x))
     torch.testing.assert_close(ranker(rows), logits)
     torch.testing.assert_close(ranker.predict(rows), ranker.heads.predict(logits))
@@ -56,13 +56,14 @@ def test_is_its_parts_in_a_row():
 def test_the_input_holds_singles_then_bags_then_scaled_numbers():
     ranker, rows = made(), batch()
     table, ids = ranker.embeddings.table, rows.ids.long()
-    user, video, age = table[ids[:, 0]], table[5 + ids[:, 4]], table[11 + ids[:, 3]]
+    # Small tables that one feature alone reads come first: users (5 rows), ages (4), then videos.
+    user, age, video = table[ids[:, 0]], table[5 + ids[:, 3]], table[9 + ids[:, 4]]
     history = []
     for row in ids[:, 1:3]:
         kept = row[row != 0]
-        history.append(table[5 + kept].mean(dim=0) if len(kept) else torch.zeros(4))
+        history.append(table[9 + kept].mean(dim=0) if len(kept) else torch.zeros(4))
     expected = torch.cat([user, age, video, torch.stack(history), rows.dense], dim=1)
-    torch.testing.assert_close(ranker.represent(rows), expected)
+    torch.testing.assert_close(ranker.represent(rows).written(), expected)
 
 
 def test_untrained_with_zero_weights_it_predicts_the_base_rates():
@@ -95,13 +96,13 @@ def test_dense_parameters_are_all_but_the_table():
 def test_dropouts_act_where_they_are_named():
     rows = batch(200)
     ranker = made(embedding_dropout=0.5)
-    x = ranker.represent(rows)
-    whole = ranker.eval().represent(rows)
+    x = ranker.represent(rows).written()
+    whole = ranker.eval().represent(rows).written()
     kept = x != 0
     torch.testing.assert_close(x[kept], 2 * whole[kept])
     assert kept[whole != 0].float().mean().item() == pytest.approx(0.5, abs=0.05)
     towers = made(tower_dropout=0.5)
-    assert torch.equal(towers.represent(rows), towers.represent(rows))
+    assert torch.equal(towers.represent(rows).written(), towers.represent(rows).written())
     assert not torch.equal(towers(rows), towers(rows))
 
 
@@ -109,7 +110,7 @@ def test_a_layout_without_numbers_has_no_dense_input():
     layout = Layout((Field("user", "id", 0, 1, "user"),), {"user": 5})
     ranker = Ranker(TASKS, STATISTICS, layout, RankerConfig(embedding_width=4), MMoEConfig())
     rows = Batch(torch.zeros(3, 1, dtype=torch.int32), torch.zeros(3, 0), torch.zeros(3, 2), torch.ones(3, 2) > 0)
-    assert ranker.represent(rows).shape == (3, 4)
+    assert ranker.represent(rows).written().shape == (3, 4)
     assert ranker(rows).shape == (3, 2)
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from polyrank.nn.experts import ExpertGroup, mix, mix_own
+from polyrank.nn.experts import ExpertGroup, Level
+from polyrank.nn.inputs import Inputs
 
 
 @pytest.fixture(autouse=True)
@@ -13,44 +14,49 @@ def _seed():
     torch.manual_seed(0)
 
 
-def randomised(group):
-    for parameter in group.parameters():
+def randomised(module):
+    for parameter in module.parameters():
         torch.nn.init.uniform_(parameter, -1, 1)
-    return group
+    return module
+
+
+def by_loop(group, x):
+    """Each expert's output, and the gate logits."""
+    width = group.first_width
+    found = []
+    for expert in range(group.experts):
+        part = slice(expert * width, (expert + 1) * width)
+        hidden = torch.relu(x @ group.weight[:, part] + group.bias[part])
+        for layer in group.deeper.layers:
+            hidden = torch.relu(hidden @ layer.weight[expert] + layer.bias[expert])
+        found.append(hidden)
+    return found, x @ group.weight[:, group.experts * width :]
 
 
 class TestExpertGroup:
-    @pytest.mark.parametrize("inputs", [1, 3])
+    @pytest.mark.parametrize("experts", [1, 3])
     @pytest.mark.parametrize("widths", [(5,), (5, 3), (4, 6, 2)])
     @pytest.mark.parametrize("gate_logits", [0, 4])
-    def test_agrees_with_a_loop_over_inputs_and_experts(self, inputs, widths, gate_logits):
-        experts, rows, first = 2, 7, widths[0]
-        group = randomised(ExpertGroup(6, experts, widths, inputs=inputs, gate_logits=gate_logits))
-        x = torch.randn(inputs, rows, 6)
+    def test_agrees_with_a_loop_over_experts(self, experts, widths, gate_logits):
+        group = randomised(ExpertGroup(6, experts, widths, gate_logits=gate_logits))
+        x = torch.randn(7, 6)
         outputs, logits = group(x)
-        assert outputs.shape == (rows, inputs, experts, widths[-1])
-        assert logits.shape == (rows, inputs, gate_logits)
-        for place in range(inputs):
-            for expert in range(experts):
-                weight = group.weight[place, :, expert * first : (expert + 1) * first]
-                hidden = torch.relu(x[place] @ weight + group.bias[place, 0, expert])
-                for layer in group.deeper.layers:
-                    number = place * experts + expert
-                    hidden = torch.relu(hidden @ layer.weight[number] + layer.bias[number])
-                torch.testing.assert_close(outputs[:, place, expert], hidden)
-            torch.testing.assert_close(logits[:, place], x[place] @ group.weight[place, :, experts * first :])
+        assert outputs.shape == (experts, 7, widths[-1])
+        assert logits.shape == (7, gate_logits)
+        expected, expected_logits = by_loop(group, x)
+        torch.testing.assert_close(outputs, torch.stack(expected))
+        torch.testing.assert_close(logits, expected_logits)
 
     def test_gates_start_uniform(self):
-        _, logits = ExpertGroup(6, 3, (4,), gate_logits=5)(torch.randn(1, 8, 6))
+        _, logits = ExpertGroup(6, 3, (4,), gate_logits=5)(torch.randn(8, 6))
         assert not logits.any()
 
     @pytest.mark.parametrize("widths", [(8,), (8, 8)])
     def test_experts_start_differently(self, widths):
-        outputs, _ = ExpertGroup(6, 4, widths, inputs=2)(torch.randn(1, 9, 6).expand(2, -1, -1))
-        flat = outputs.reshape(9, 8, 8)
+        outputs, _ = ExpertGroup(6, 8, widths)(torch.randn(9, 6))
         for one in range(8):
             for other in range(one):
-                assert not torch.allclose(flat[:, one], flat[:, other])
+                assert not torch.allclose(outputs[one], outputs[other])
 
     @pytest.mark.parametrize("experts", [1, 30])
     def test_every_expert_starts_with_the_fan_in_of_one_network(self, experts):
@@ -58,11 +64,12 @@ class TestExpertGroup:
         assert group.weight.abs().max() <= math.sqrt(6 / 64)
         assert group.weight.var().item() == pytest.approx(2 / 64, rel=0.1)
         assert group.deeper.layers[0].weight.var().item() == pytest.approx(2 / 64, rel=0.1)
+        assert not group.bias.any()
 
     def test_dropout_acts_after_every_layer_in_training_alone(self):
         group = ExpertGroup(6, 2, (300, 300), dropout=0.5, gate_logits=3)
         torch.nn.init.ones_(group.weight)
-        x = torch.rand(1, 4, 6)
+        x = torch.rand(4, 6)
         outputs, logits = group(x)
         again, same = group(x)
         assert not torch.equal(outputs, again)
@@ -71,25 +78,89 @@ class TestExpertGroup:
         assert torch.equal(group(x)[0], group(x)[0])
 
 
-class TestMix:
-    def test_mmoe_golden(self):
-        experts = torch.tensor([[[2.0], [4.0]]])
-        logits = torch.tensor([[[0.0, math.log(3)], [math.log(3), 0.0]]])
-        weights = torch.softmax(logits, dim=2)
-        torch.testing.assert_close(weights, torch.tensor([[[0.25, 0.75], [0.75, 0.25]]]))
-        torch.testing.assert_close(mix(weights, experts), torch.tensor([[[3.5], [2.5]]]))
+def level_by_loop(level, xs):
+    """The mixtures `[I, B, H]` and the gates' weights, row by row."""
+    parts = [by_loop(group, x) for group, x in zip(level.groups, xs, strict=True)]
+    experts = [expert for found, _ in parts for expert in found]
+    logits = torch.cat([some for _, some in parts], dim=1)
+    mixed, weights = [], []
+    column = 0
+    for gate in level.gates:
+        rows, shares = [], []
+        for row in range(len(logits)):
+            powers = [math.exp(logits[row, column + i].item()) for i in range(len(gate))]
+            share = [power / sum(powers) for power in powers]
+            rows.append(sum(s * experts[e][row] for s, e in zip(share, gate, strict=True)))
+            shares.append(share)
+        column += len(gate)
+        mixed.append(torch.stack(rows))
+        weights.append(torch.tensor(shares))
+    return torch.stack(mixed), torch.cat(weights, dim=1)
 
-    def test_equal_experts_come_out_as_they_are(self):
-        output = torch.randn(5, 1, 3)
-        weights = torch.full((5, 2, 4), 0.25)
-        torch.testing.assert_close(mix(weights, output.expand(5, 4, 3)), output.expand(5, 2, 3))
 
-    def test_own_experts_by_hand(self):
-        weights = torch.tensor([[[0.5, 0.5], [1.0, 0.0]]])
-        own = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]])
-        assert mix_own(weights, own).tolist() == [[[2.0, 3.0], [5.0, 6.0]]]
+PATHS = pytest.mark.parametrize("plainly", [True, False])
 
-    def test_both_agree_with_einsum(self):
-        weights, experts, own = torch.randn(5, 2, 3), torch.randn(5, 3, 4), torch.randn(5, 2, 3, 4)
-        torch.testing.assert_close(mix(weights, experts), torch.einsum("bte,beh->bth", weights, experts))
-        torch.testing.assert_close(mix_own(weights, own), torch.einsum("btm,btmh->bth", weights, own))
+
+def ran(level, inputs, plainly):
+    return level.plainly(inputs) if plainly else level(inputs)
+
+
+class TestLevel:
+    """By hand and by loops; that both paths agree in every corner is tests/nn/test_fused.py."""
+
+    @PATHS
+    @pytest.mark.parametrize("width", [1, 16])  # kernels take multiples of sixteen alone
+    def test_golden(self, plainly, width):
+        # x = 1: experts give 2 and 4; gates (¼, ¾) and (¾, ¼).
+        level = Level(1, [(2, 4)], [[0, 1], [0, 1]], (width,))
+        with torch.no_grad():
+            level.groups[0].weight.copy_(
+                torch.tensor([2.0] * width + [4.0] * width + [0.0, math.log(3), math.log(3), 0.0])[None]
+            )
+        mixed, weights = ran(level, [Inputs(torch.ones(1, 1))], plainly)
+        torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75, 0.75, 0.25]]))
+        torch.testing.assert_close(mixed, torch.tensor([3.5, 2.5]).view(2, 1, 1).expand(2, 1, width))
+
+    @PATHS
+    @pytest.mark.parametrize("width", [3, 16])
+    def test_gates_see_the_experts_they_name_in_the_order_they_name_them(self, plainly, width):
+        level = randomised(Level(6, [(2, 3), (3, 4)], [[4, 0, 1], [2], [1, 3, 2]], (5, width)))
+        x = torch.randn(2, 7, 6)
+        mixed, weights = ran(level, x, plainly)
+        expected, shares = level_by_loop(level, x)
+        torch.testing.assert_close(mixed, expected)
+        torch.testing.assert_close(weights, shares)
+
+    @PATHS
+    @pytest.mark.parametrize("width", [3, 16])
+    def test_equal_experts_come_out_as_they_are(self, plainly, width):
+        level = randomised(Level(6, [(4, 8)], [range(4)] * 2, (width,)))
+        with torch.no_grad():
+            group = level.groups[0]
+            group.weight[:, : 4 * width] = group.weight[:, :width].repeat(1, 4)
+            group.bias.copy_(group.bias[:width].repeat(4))
+        x = torch.randn(5, 6)
+        mixed, _ = ran(level, [Inputs(x)], plainly)
+        (expert, *_), _ = by_loop(group, x)
+        torch.testing.assert_close(mixed, expert.expand(2, 5, width))
+
+    @PATHS
+    @pytest.mark.parametrize("width", [3, 16])
+    def test_without_gates_the_experts_come_out(self, plainly, width):
+        level = randomised(Level(6, [(2, 0), (1, 0)], [], (5, width)))
+        x = torch.randn(2, 7, 6)
+        outputs, weights = ran(level, x, plainly)
+        expected = by_loop(level.groups[0], x[0])[0] + by_loop(level.groups[1], x[1])[0]
+        torch.testing.assert_close(outputs, torch.stack(expected))
+        assert weights.shape == (7, 0)
+
+    @PATHS
+    def test_weights_carry_no_gradient(self, plainly):
+        level = randomised(Level(6, [(2, 2)], [[0, 1]], (16,)))
+        mixed, weights = ran(level, [Inputs(torch.randn(7, 6))], plainly)
+        assert mixed.requires_grad
+        assert not weights.requires_grad
+
+    def test_every_gate_logit_belongs_to_a_gate(self):
+        with pytest.raises(AssertionError, match="belongs to a gate"):
+            Level(6, [(2, 3)], [[0, 1]], (4,))

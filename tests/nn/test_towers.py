@@ -14,30 +14,32 @@ def _seed():
 
 
 class TestTowers:
+    @pytest.mark.parametrize("plainly", [True, False])
     @pytest.mark.parametrize("widths", [(), (5,), (5, 3)])
-    def test_agrees_with_a_loop_over_tasks(self, widths):
+    def test_agrees_with_a_loop_over_tasks(self, widths, plainly):
         towers = Towers(3, 4, widths, biases=[0.5, -1.0, 2.0])
-        x = torch.randn(7, 3, 4)
+        x = torch.randn(3, 7, 4)
+        logits = towers.plainly(x) if plainly else towers(x)
         for task in range(3):
-            hidden = x[:, task]
+            hidden = x[task]
             for layer in towers.hidden.layers:
                 hidden = torch.relu(hidden @ layer.weight[task] + layer.bias[task])
             logit = hidden @ towers.output.weight[task] + towers.output.bias[task]
-            torch.testing.assert_close(towers(x)[:, task], logit[:, 0])
+            torch.testing.assert_close(logits[:, task], logit[:, 0])
 
     def test_one_row_and_one_task_keep_their_axes(self):
         assert Towers(1, 4, (3,), biases=[0.0])(torch.randn(1, 1, 4)).shape == (1, 1)
 
     def test_the_output_is_no_relu(self):
         towers = Towers(1, 4, (8,), biases=[-3.0])
-        assert towers(torch.zeros(5, 1, 4)).tolist() == [[-3.0]] * 5
+        assert towers(torch.zeros(1, 5, 4)).tolist() == [[-3.0]] * 5
 
     @pytest.mark.parametrize("rate", [0.5, 0.003, 0.97])
     def test_untrained_with_zero_weights_it_predicts_the_base_rate(self, rate):
         kinds, means = ["binary", "regression"], [rate, 41.5]
         towers = Towers(2, 4, (8,), biases=starting_biases(kinds, means))
         torch.nn.init.zeros_(towers.output.weight)
-        predictions = Heads(kinds, means, [0.1, 7.0]).predict(towers(torch.randn(6, 2, 4)))
+        predictions = Heads(kinds, means, [0.1, 7.0]).predict(towers(torch.randn(2, 6, 4)))
         assert predictions[:, 0].tolist() == pytest.approx([rate] * 6, rel=1e-6)
         assert predictions[:, 1].tolist() == [41.5] * 6
 

@@ -15,6 +15,7 @@ from polyrank.training.optimizers import (
     EMBEDDING_OPTIMIZERS,
     LazyAdam,
     RowwiseAdagrad,
+    clip_norm,
     dense_optimizer,
     learning_rate_factor,
 )
@@ -35,17 +36,24 @@ def embeddings_of(rows=ROWS, *, shared=False):
     return Embeddings(Columns([0], [1], [False], ["video"], {"video": rows}), WIDTH)
 
 
+def looked_up(embeddings, ids):
+    """What a batch of ids reads, without numbers."""
+    return embeddings(ids.int(), torch.zeros(len(ids), 0)).written()
+
+
 def backward(embeddings, ids, toward):
     """A loss whose gradient depends on the rows, so that errors would build up."""
-    out = embeddings(ids)
+    out = looked_up(embeddings, ids)
     (torch.sin(out) * toward[:, : out.shape[1]]).sum().backward()
 
 
 def touched_gradient(embeddings):
-    """The dense sum of the last backward's row gradients."""
-    gradient = torch.zeros_like(embeddings.table)
-    for places, rows in embeddings.taken:
-        gradient.index_add_(0, places, rows.grad)
+    """The dense sum of the last backward's row gradients; the optimiser still finds them."""
+    gradient, found = torch.zeros_like(embeddings.table), embeddings.touched()
+    for touched in found:
+        for start, count in zip(touched.starts.tolist(), touched.counts.tolist(), strict=True):
+            gradient.index_add_(0, touched.rows[start : start + count], touched.sums[start : start + count])
+    embeddings.touched = lambda: [embeddings.__dict__.pop("touched"), found][1]  # once; then the method again
     return gradient
 
 
@@ -71,11 +79,11 @@ class TestLazyAdam:
         with torch.no_grad():
             embeddings.table.fill_(1.0)
         lazy = LazyAdam(embeddings, betas=(0.5, 0.75), epsilon=0.0)
-        (embeddings(torch.tensor([[1], [1]])) * 2.0).sum().backward()  # g = 2 + 2
+        (looked_up(embeddings, torch.tensor([[1], [1]])) * 2.0).sum().backward()  # g = 2 + 2
         lazy.step(0.1)
         # m = ½·4, v = ¼·16, bias corrections ½ and ¼: the first step is lr whatever the gradient.
         assert embeddings.table[1].tolist() == pytest.approx([0.9] * WIDTH)
-        (embeddings(torch.tensor([[1]])) * 2.0).sum().backward()
+        (looked_up(embeddings, torch.tensor([[1]])) * 2.0).sum().backward()
         lazy.step(0.1)
         # m = ½·2 + ½·2 = 2, v = ¾·4 + ¼·4 = 4, t = 2: 0.1 · √(1 − 9/16) / (1 − ¼) · 2/√4
         assert embeddings.table[1].tolist() == pytest.approx([0.9 - 0.1 * math.sqrt(7 / 16) / 0.75] * WIDTH)
@@ -86,7 +94,7 @@ class TestLazyAdam:
         embeddings = embeddings_of(3)
         before = embeddings.table.clone()
         lazy = LazyAdam(embeddings, epsilon=1e-6)
-        (embeddings(torch.tensor([[1]])) * 1e-6).sum().backward()
+        (looked_up(embeddings, torch.tensor([[1]])) * 1e-6).sum().backward()
         lazy.step(0.1)
         torch.testing.assert_close(embeddings.table[1], before[1] - 0.05, rtol=0, atol=1e-5)
 
@@ -126,7 +134,7 @@ class TestRowwiseAdagrad:
             embeddings.table.fill_(1.0)
         adagrad = RowwiseAdagrad(embeddings, epsilon=0.0)
         for _ in range(2):
-            (embeddings(torch.tensor([[1]])) * torch.tensor([1.0, 7.0])).sum().backward()
+            (looked_up(embeddings, torch.tensor([[1]])) * torch.tensor([1.0, 7.0])).sum().backward()
             adagrad.step(0.5)
         # mean(g²) = 25 a step: steps of ½·g/5 and ½·g/√50.
         expected = [1 - 0.5 * g / 5 - 0.5 * g / math.sqrt(50) for g in (1.0, 7.0)]
@@ -183,10 +191,10 @@ class TestBoth:
         embeddings = embeddings_of(shared=True)
         before = embeddings.table.clone()
         optimize = optimizer(embeddings)
-        embeddings(torch.tensor([[3, 1, 2]]))
+        looked_up(embeddings, torch.tensor([[3, 1, 2]]))
         optimize.step(0.1)
         with torch.no_grad():
-            embeddings(torch.tensor([[3, 1, 2]]))
+            looked_up(embeddings, torch.tensor([[3, 1, 2]]))
         optimize.step(0.1)
         assert torch.equal(embeddings.table, before)
 
@@ -249,6 +257,38 @@ class TestDense:
         optimizer.step()
         for name, parameter in ranker.dense_parameters():
             torch.testing.assert_close(parameter.data, before[name].data - 0.01)
+
+
+class TestClipNorm:
+    @staticmethod
+    def parameters(scale):
+        torch.manual_seed(1)
+        found = [nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,), (2, 2, 2))]
+        for parameter in found:
+            parameter.grad = torch.randn(parameter.shape) * scale
+        found[0].grad = found[0].grad.t().contiguous().t()  # gradients need not be contiguous
+        return [*found, nn.Parameter(torch.zeros(2))]  # nor be there
+
+    def test_by_hand(self):
+        parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+        parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
+        clip_norm(parameters, 1.0)
+        assert [p.grad.item() for p in parameters] == pytest.approx([0.6, -0.8], rel=1e-6)
+
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4, math.inf, math.nan])
+    def test_agrees_with_torch(self, scale):
+        mine, theirs = self.parameters(scale), self.parameters(scale)
+        clip_norm(mine, 2.0)
+        nn.utils.clip_grad_norm_(theirs, 2.0)
+        for one, other in zip(mine[:3], theirs[:3], strict=True):
+            torch.testing.assert_close(one.grad, other.grad, equal_nan=True)
+        assert mine[3].grad is None
+
+    def test_what_is_short_enough_stays_bit_for_bit(self):
+        parameters = self.parameters(0.1)
+        before = [p.grad.clone() for p in parameters[:3]]
+        clip_norm(parameters, 2.0)
+        assert all(torch.equal(p.grad, g) for p, g in zip(parameters[:3], before, strict=True))
 
 
 class TestLearningRate:

@@ -18,7 +18,7 @@ class Narrow:
         begins: `[C + 1]` int64: where each begins.
         ids: `[B, C]` int32, local to each.
         counts: `[R]` int32: how often the batch has each row.
-        usual: `[C]` int64: the row that more than half of the batch has in a column, or −1.
+        usual: `[C]` int64: the commonest row of each column, if more than a quarter of the batch has it, or −1.
         places: `[B, C]` int32: of each row of the batch the values that are not the usual one (see
             `polyrank.nn.kernels.narrow.survey`).
         lengths: `[B]` int64: how many these are.

@@ -44,7 +44,7 @@ def survey(begins: Any, ids: Any, counts: Any, usual: Any, places: Any, lengths:
         begins: `[C + 1]` int64: where each table begins.
         ids: `[B, C]` int32, local to each table.
         counts: `[R]` int32, written: how often the batch has each row of the tables.
-        usual: `[C]` int64, written: the row that more than half of the batch has, or -1.
+        usual: `[C]` int64, written: the commonest row, if more than a quarter of the batch has it, else -1.
         places: `[B, ≥ C, a multiple of STEP]` int32: the first `lengths[b]` of each row written, in bytes of a block.
         lengths: `[B]` int64, written.
     """
@@ -55,10 +55,12 @@ def survey(begins: Any, ids: Any, counts: Any, usual: Any, places: Any, lengths:
         for c in range(columns):
             counts[begins[c] + ids[b, c]] += 1
     for c in range(columns):
-        usual[c] = -1
+        row = begins[c]
         for r in range(begins[c], begins[c + 1]):
-            if 2 * counts[r] > batch:
-                usual[c] = r
+            if counts[r] > counts[row]:
+                row = r
+        # A rarer one's share of the gradient would drown in the rounding of the sum it is found by subtraction from.
+        usual[c] = row if 4 * counts[row] > batch else -1
     for b in range(batch):
         length = 0
         for c in range(columns):
