@@ -163,8 +163,8 @@ def measure(wanted: list[str], amounts: Amounts, folder: Path, *, quick: bool) -
         versions = {"ours": sides["ours"].ask("versions"), "peers": sides["deepctr"].ask("versions")}
     facts = machine(threads)
     precisions = ["float32"]
-    if versions["ours"].pop("has_precision") and {"amx_bf16", "avx512_bf16"} & set(facts["flags"]):
-        # Where bf16 may be chosen by itself, the float32 numbers stand beside it.
+    if versions["ours"].pop("precision") == "bf16":
+        # Where `auto` means bf16, the float32 numbers stand beside it.
         bench = replace(bench, names=("ours", "ours_float32", "deepctr", "rechub"))
         precisions.append("bf16")
 

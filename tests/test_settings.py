@@ -93,10 +93,10 @@ def test_an_architecture_s_own_knobs_reach_the_model() -> None:
 
     assert isinstance(mmoe, MMoE)
     assert (mmoe.experts, mmoe.out_width) == (3, 7)
-    assert mmoe.group.weight.shape == (1, 5, 3 * 7 + 2 * 3)  # of width 5: 3 experts of 7, and 2 gates of 3
+    assert mmoe.level.groups[0].weight.shape == (5, 3 * 7 + 2 * 3)  # of width 5: 3 experts of 7, and 2 gates of 3
     assert isinstance(ple, PLE)
     assert len(ple.later) == 2
-    assert ple.first.specific == 4
+    assert ple.shape.specific == 4
 
 
 RICH: dict[str, Any] = {

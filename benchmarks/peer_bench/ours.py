@@ -6,7 +6,7 @@ python -m peer_bench.ours THREADS
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from polyrank.evaluation.predict import predict
 from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
 from polyrank.progress import Silent
 from polyrank.training.loop import TrainConfig, Trainer
+from polyrank.training.precision import resolve
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "mmoe": {"experts": 8, "widths": (128, 64)},
@@ -162,7 +163,6 @@ def main() -> None:
     keep_memory()  # as the command line does
     torch.set_num_threads(threads)
     worker = Worker(threads)
-    precision = "precision" in {field.name for field in fields(TrainConfig)}
     packages = ("polyrank", "torch", "numpy")
     serve(
         {
@@ -172,7 +172,7 @@ def main() -> None:
             "latency": worker.latency,
             "products": worker.products,
             "peak": peak,
-            "versions": lambda: {name: version(name) for name in packages} | {"has_precision": precision},
+            "versions": lambda: {name: version(name) for name in packages} | {"precision": resolve("auto")},
         }
     )
 

@@ -373,7 +373,6 @@ class TestBothPaths:
         batch = self.batch(tasks)
         ranker = self.made(name, tasks, dropout, hidden)
         assert ranker.represent(batch).narrow is not None
-        ranker.embeddings.forget()
         torch.manual_seed(2)
         losses, found = gradients(ranker, batch)
         gates = ranker.eval().gates(batch)
@@ -394,4 +393,4 @@ class TestBothPaths:
         for key, gradient in expected.items():
             largest = gradient.abs().max().item()
             assert largest > 0, key
-            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5 * largest, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5 * largest)

@@ -214,36 +214,30 @@ class TestTouched:
             embeddings(IDS, NUMBERS)
         assert embeddings.touched() == []
 
-    def test_looking_rows_up_without_gradient_loses_nothing(self):
+    def test_the_last_batch_counts(self):
         embeddings = Embeddings(COLUMNS, WIDTH)
-        embeddings(IDS, NUMBERS).written().sum().backward()
-        with torch.no_grad():
-            embeddings(IDS.flip(0), NUMBERS)
-        assert dense_gradient(embeddings).any()
+        (embeddings(IDS, NUMBERS).written() * 100.0).sum().backward()
+        (embeddings(IDS[:1], NUMBERS[:1]).written() * 2.0).sum().backward()
+        gradient = dense_gradient(embeddings)
+        assert gradient[OFFSETS["user"] + 0].tolist() == [2.0] * WIDTH
+        assert gradient[OFFSETS["video"] + 5].tolist() == [2.0 + 1.0] * WIDTH  # and half of a bag
+        assert gradient[OFFSETS["video"] + 1].tolist() == [0.0] * WIDTH
 
     def test_no_backward_no_rows(self):
         embeddings = Embeddings(COLUMNS, WIDTH)
         embeddings(IDS, NUMBERS)
         assert embeddings.touched() == []
 
-    @pytest.mark.parametrize("forget", [True, False])
-    def test_rows_are_given_once_or_forgotten(self, forget):
+    @pytest.mark.parametrize("evaluated", [True, False])
+    def test_rows_are_given_once_or_forgotten(self, evaluated):
         embeddings = Embeddings(COLUMNS, WIDTH)
         embeddings(IDS, NUMBERS).written().sum().backward()
-        if forget:
-            embeddings.forget()
+        if evaluated:
+            with torch.no_grad():
+                embeddings(IDS, NUMBERS)
         else:
             assert embeddings.touched()
         assert embeddings.touched() == []
-
-    def test_two_batches_before_a_step_are_both_given(self):
-        embeddings = Embeddings(COLUMNS, WIDTH)
-        whole = embeddings(IDS, NUMBERS).written()
-        (whole * torch.arange(5.0)[:, None]).sum().backward()
-        expected = dense_gradient(embeddings)
-        parts = [embeddings(IDS[part], NUMBERS[part]).written() for part in (slice(0, 3), slice(3, 5))]
-        (torch.cat(parts) * torch.arange(5.0)[:, None]).sum().backward()
-        torch.testing.assert_close(dense_gradient(embeddings), expected)
 
 
 class TestNarrow:

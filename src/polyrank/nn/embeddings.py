@@ -110,7 +110,7 @@ class Embeddings(nn.Module):
         self.whole = _Plan(columns, self.order, offsets)
         self.width, self.features = width, len(self.order)
         self.table = nn.Parameter(torch.empty(total, width).normal_(0.0, std), requires_grad=False)
-        self._taken: list[_Taken] = []
+        self._taken: _Taken | None = None
 
     def forward(self, ids: Tensor, numbers: Tensor, *, written: bool = False) -> Inputs:
         """Look a batch up.
@@ -127,37 +127,34 @@ class Embeddings(nn.Module):
         # Small tables are worth multiplying with the weights where they have fewer rows than the batch has values.
         # In bf16 products are so quick that they are not.
         written = written or torch.is_autocast_enabled("cpu")
-        split = len(self.narrow_columns) > 0 and not written and rows < len(ids) * len(self.narrow_columns)
+        split = _narrow is not None and not written and 0 < rows < len(ids) * len(self.narrow_columns)
         plan = self.rest if split else self.whole
         wide, shares = _look_up(self.table, ids, plan, numbers)
         narrow = None
         if split:
             narrow = _survey(self.table.detach()[:rows], self.begins, ids.index_select(1, self.narrow_columns))
+        self._taken = None
         if torch.is_grad_enabled():
             if narrow is not None:
                 narrow.tables.requires_grad_()
-            self._taken.append(_Taken(ids, shares, wide.requires_grad_() if len(plan.columns) else None, narrow))
+            self._taken = _Taken(ids, shares, wide.requires_grad_() if len(plan.columns) else None, narrow)
         return Inputs(wide, narrow)
 
-    def forget(self) -> None:
-        """Drop what batches took."""
-        self._taken = []
-
     def touched(self) -> list[Touched]:
-        """Rows that batches took since the last call, and their gradients; none where no gradient came back.
+        """Rows that the last batch took and their gradients; none where no gradient came back, or a second time.
 
-        Parts of one batch touch different rows.
+        The parts touch different rows.
         """
-        taken, self._taken = self._taken, []
-        found = []
-        for batch in taken:
-            narrow = batch.narrow
-            if narrow is not None and narrow.tables.grad is not None:
-                rows = narrow.counts.nonzero().squeeze(1)
-                found.append(Touched.of(rows, narrow.tables.grad.index_select(0, rows)))
-            if batch.wide is not None and batch.wide.grad is not None:
-                plan = self.whole if narrow is None else self.rest
-                found.append(_sum_rows(batch, plan, batch.wide.grad, self.width))
+        taken, self._taken = self._taken, None
+        found: list[Touched] = []
+        if taken is None:
+            return found
+        narrow, wide = taken.narrow, taken.wide
+        if narrow is not None and narrow.tables.grad is not None:
+            rows = narrow.counts.nonzero().squeeze(1)
+            found.append(Touched.of(rows, narrow.tables.grad.index_select(0, rows)))
+        if wide is not None and wide.grad is not None:
+            found.append(_sum_rows(taken, self.whole if narrow is None else self.rest, wide.grad, self.width))
         return found
 
 
@@ -181,8 +178,6 @@ class _Plan:
 
 def _narrow_features(columns: Columns) -> list[int]:
     """Single-valued features with a small table that no other reads: the smallest, as many as fit NARROW_ROWS."""
-    if _narrow is None:
-        return []
     readers = list(columns.names)
     own = [f for f, name in enumerate(columns.names) if not columns.bags[f] and readers.count(name) == 1]
     chosen, rows = [], 0

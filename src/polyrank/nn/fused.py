@@ -35,6 +35,7 @@ class _Trace:
         x: `[B, D]` the written-out input, in the type of the products.
         first: `[B, N]` the first layer's activations and the gate logits, N ≥ M·H₁ + K.
         weight: the first layer's, `[D, N]`.
+        scale: what dropout multiplied activations with.
         deeper: of each deeper layer its input `[M, B, H']`, weight and output `[M, B, H]`.
     """
 
@@ -42,6 +43,7 @@ class _Trace:
     first: Tensor
     weight: Tensor
     deeper: _Steps
+    scale: float
 
     def experts(self, group: Any) -> Tensor:
         """The experts' outputs, `[M, B, H]`, not necessarily contiguous."""
@@ -88,7 +90,7 @@ class _Towers(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             steps, read = _deeper_forward(hidden, x.to(kind), dropout)
             matrix = weight.detach().to(kind)
-            ctx.dropout, ctx.steps, ctx.read, ctx.matrix = dropout, steps, read, matrix
+            ctx.scale, ctx.steps, ctx.read, ctx.matrix = dropout.scale, steps, read, matrix
             return torch.baddbmm(bias.detach().to(kind), read, matrix).float()
 
     @staticmethod
@@ -99,7 +101,7 @@ class _Towers(torch.autograd.Function):
         gradient = gradient.to(ctx.matrix.dtype)
         weight = torch.bmm(ctx.read.transpose(1, 2), gradient).float()
         gradient = torch.bmm(gradient, ctx.matrix.transpose(1, 2))
-        results, gradient = _deeper_backward(ctx.steps, gradient, ctx.dropout)
+        results, gradient = _deeper_backward(ctx.steps, gradient, ctx.scale)
         return None, gradient.float(), *results, weight, bias
 
 
@@ -182,7 +184,7 @@ def _group_forward(group: Any, parameters: Sequence[Tensor], x: Tensor, small: N
         narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), first.numpy())
     _drop(first[None], group.hidden, group.dropout)
     steps, _ = _deeper_forward(deeper, _by_expert(first, group), group.dropout)
-    return _Trace(x, first, weight, steps)
+    return _Trace(x, first, weight, steps, group.dropout.scale)
 
 
 def _deeper_forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -> tuple[_Steps, Tensor]:
@@ -199,10 +201,9 @@ def _deeper_forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -
 
 
 def _deeper_backward(
-    steps: _Steps, gradient: Tensor, dropout: Dropout, to: Tensor | None = None
+    steps: _Steps, gradient: Tensor, scale: float, to: Tensor | None = None
 ) -> tuple[list[Tensor], Tensor]:
     """Gradients of `_deeper_forward`'s parameters and input; the latter is written to `to` where given."""
-    scale = dropout.scale if dropout.active else 1.0
     results: list[Tensor] = []
     for index in reversed(range(len(steps))):
         read, weight, output = steps[index]
@@ -230,8 +231,8 @@ def _group_backward(
         gradient: `[M, B, H]` of the experts' outputs; changed.
         to: `[B, D]` or None.
     """
-    scale = group.dropout.scale if group.dropout.active else 1.0
-    results, _ = _deeper_backward(trace.deeper, gradient, group.dropout, _by_expert(first, group))
+    scale = trace.scale
+    results, _ = _deeper_backward(trace.deeper, gradient, scale, _by_expert(first, group))
     if small is None:
         bias = _rectify_back(first[None], trace.first[None], scale, group.hidden)[0]
         first = first.to(trace.x.dtype)
@@ -243,7 +244,7 @@ def _group_backward(
     if padding:
         first[:, -padding:] = 0.0
     x, weight, size = trace.x, trace.weight, len(small.tables)
-    few = x if x.shape[1] <= _FEW else x[:, :0]
+    few = x.contiguous() if x.shape[1] <= _FEW else x[:, :0]
     own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(first.shape[1])
     scratch = torch.empty(narrow.GROUPS, size + STEP + few.shape[1] + 3, LANES)
     parts = torch.empty(narrow.GROUPS, size, -(-tables.shape[1] // LANES) * LANES)
@@ -265,7 +266,7 @@ def _group_backward(
 def _split_wide(x: Tensor, weight: Tensor, rows: int, outputs: int) -> tuple[Tensor, Tensor]:
     """What of the wide input the kernel multiplies itself (all if it is little), and the product of the rest."""
     if x.shape[1] <= _FEW:
-        return x, torch.empty(rows, outputs)
+        return x.contiguous(), torch.empty(rows, outputs)
     return x[:, :0], torch.mm(x, weight[weight.shape[0] - x.shape[1] :])
 
 

@@ -19,7 +19,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.dropped = round(p * 65_536)  # of the 2¹⁶ values that sixteen bits can take
+        self.dropped = min(round(p * 65_536), 65_535)  # of the 2¹⁶ values that sixteen bits can take
 
     @property
     def active(self) -> bool:
@@ -28,8 +28,8 @@ class Dropout(nn.Module):
 
     @property
     def scale(self) -> float:
-        """1 / (1 − p): what is kept is multiplied with it."""
-        return 65_536 / (65_536 - self.dropped)
+        """What is kept is multiplied with it: 1 / (1 − p) in training, 1 otherwise."""
+        return 65_536 / (65_536 - self.dropped) if self.training else 1.0
 
     def bits(self, shape: torch.Size) -> Tensor:
         """Sixteen random bits for each element, as int16: uniform on −2¹⁵ … 2¹⁵ − 1."""

@@ -237,7 +237,8 @@ class Trainer:
         targets = torch.where(batch.where, self.ranker.heads.targets(batch.labels), 0.0)
         losses = task_losses(logits, targets, kinds=self.ranker.kinds, where=batch.where, weights=batch.weights)
         mass = (batch.where.float() if batch.weights is None else batch.where * batch.weights).sum(dim=0)
-        self.dense.zero_grad(set_to_none=True)
+        for parameter in self.dense_parameters:
+            parameter.grad = None
         self.balancer.backward(losses, mass > 0)
         if config.clip_norm:
             clip_norm(self.dense_parameters, config.clip_norm)

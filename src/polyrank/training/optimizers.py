@@ -48,7 +48,7 @@ class LazyAdam:
                 self._step_plainly(touched, rate, root)
             else:
                 arrays = _arrays(self.embeddings.table, self.moment, self.variance, touched)
-                kernels.adam(*arrays, *_float32(1 - first, second, rate, root, self.epsilon))
+                kernels.adam(*arrays, *_float32(1 - first, second, 1 - second, rate, root, self.epsilon))
 
     def _step_plainly(self, touched: Touched, rate: float, root: float) -> None:
         (first, second), rows, gradient = self.betas, touched.rows, touched.sums
@@ -122,9 +122,9 @@ def dense_optimizer(ranker: Ranker, learning_rate: float, weight_decay: float) -
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in ranker.dense_parameters():
-        (plain if name.endswith("bias") else decayed).append(parameter)
+        (plain if name.endswith("bias") or weight_decay == 0 else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
 
 def clip_norm(parameters: Sequence[nn.Parameter], highest: float) -> None:

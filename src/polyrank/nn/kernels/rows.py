@@ -178,10 +178,10 @@ def adagrad(
 
 @njit(parallel=True, cache=True, nogil=True)
 def adam(
-    table: Any, moment: Any, variance: Any, rows: Any, sums: Any, starts: Any, counts: Any, first: Any, second: Any,
-    rate: Any, root: Any, epsilon: Any,
+    table: Any, moment: Any, variance: Any, rows: Any, sums: Any, starts: Any, counts: Any, first: Any, kept: Any,
+    second: Any, rate: Any, root: Any, epsilon: Any,
 ) -> None:  # fmt: skip
-    """Lazy Adam on touched rows: m += first·(g − m), v = second·v + (1 − second)·g², row −= rate·m/(√v/root + ε).
+    """Lazy Adam on touched rows: m += first·(g − m), v = kept·v + second·g², row −= rate·m/(√v/root + ε).
 
     Args:
         table: and `moment`, `variance` `[R, W]`, changed.
@@ -190,13 +190,13 @@ def adam(
         rows: and `sums`, `starts`, `counts` as `sum_rows` gives them: no row twice.
         sums: g.
         first: 1 − β₁.
-        second: β₂.
+        kept: β₂.
+        second: 1 − β₂, rounded by itself.
         rate: the learning rate over 1 − β₁ᵗ.
         root: √(1 − β₂ᵗ).
-        epsilon: ε; all five float32.
+        epsilon: ε; all six float32.
     """
     width = table.shape[1]
-    one = np.float32(1.0)
     for p in prange(len(starts)):
         for u in range(starts[p], starts[p] + counts[p]):
             ahead = np.uint64(rows[min(u + _AHEAD, starts[p] + counts[p] - 1)] * width * 4)
@@ -207,7 +207,7 @@ def adam(
             for w in range(width):
                 g = sums[u, w]
                 m = moment[row, w] + (g - moment[row, w]) * first
-                v = variance[row, w] * second + g * g * (one - second)
+                v = variance[row, w] * kept + g * g * second
                 moment[row, w] = m
                 variance[row, w] = v
                 table[row, w] -= rate * (m / (np.sqrt(v) / root + epsilon))

@@ -1,0 +1,133 @@
+"""The references are torch's softmax and sums, and their autograd in float64."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from polyrank.nn.fused import _addresses
+from polyrank.nn.kernels import gates as kernels
+from polyrank.nn.kernels.threads import follow_torch
+
+ROWS = 75  # not a multiple of the rows that a thread takes at a time
+GATES = [[0, 1, 4], [3], [1, 0, 2, 3], [4, 4]]  # an expert alone, in any order, and twice
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def plan(gates):
+    starts = np.cumsum([0, *map(len, gates)]).astype(np.int64)
+    return starts, np.array([e for gate in gates for e in gate], np.int64)
+
+
+def mixed(experts, logits, gates, width):
+    """The kernel's mixtures `[I, B, H]` and weights; `experts` as groups of `[M, B, H]`, however they lie in memory."""
+    out = torch.full((len(gates), len(logits), width), torch.nan)
+    weights = torch.full(logits.shape, torch.nan)
+    kernels.mix(*_addresses(experts), logits.numpy(), *plan(gates), weights.numpy(), out.numpy())
+    return out, weights
+
+
+def reference(experts, logits, gates):
+    starts = plan(gates)[0]
+    shares = [torch.softmax(logits[:, a:z], dim=1) for a, z in pairwise(starts)]
+    out = [
+        sum(share[:, k, None] * experts[e] for k, e in enumerate(gate))
+        for share, gate in zip(shares, gates, strict=True)
+    ]
+    return torch.stack(out), torch.cat(shares, dim=1)
+
+
+def laid_out(layout, experts, width):
+    """The same experts `[E, B, H]` in groups: each expert's rows together, or all experts' rows side by side."""
+    if layout == "stacked":
+        return [experts[:2].contiguous(), experts[2:].contiguous()]
+    count, rows, _ = experts.shape
+    product = torch.full((rows, count * width + 5), torch.nan)  # beside them stand gate logits
+    product[:, : count * width] = experts.transpose(0, 1).flatten(1)
+    return [product[:, : count * width].unflatten(1, (count, width)).transpose(0, 1)]
+
+
+@pytest.mark.parametrize("layout", ["stacked", "strided"])
+@pytest.mark.parametrize("width", [16, 32, 64])
+@pytest.mark.parametrize("count", [1, 2])
+def test_mixtures_and_gradients_agree_with_autograd(layout, width, count):
+    torch.set_num_threads(count)
+    assert follow_torch() == count
+    experts = torch.randn(5, ROWS, width)
+    logits = torch.randn(ROWS, 10) * 3
+    groups = laid_out(layout, experts, width)
+    out, weights = mixed(groups, logits, GATES, width)
+    exact, exact_logits = experts.double().requires_grad_(), logits.double().requires_grad_()
+    expected, shares = reference(exact, exact_logits, GATES)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(weights.double(), shares, rtol=1e-5, atol=1e-7)
+    gradient = torch.randn_like(out)
+    (expected * gradient.double()).sum().backward()
+    slopes = torch.full_like(logits, torch.nan)
+    targets = laid_out(layout, torch.full_like(experts, torch.nan), width)
+    kernels.mix_back(
+        *_addresses(groups), weights.numpy(), *plan(GATES), gradient.numpy(), *_addresses(targets), slopes.numpy()
+    )
+    torch.testing.assert_close(torch.cat(targets).double(), exact.grad, rtol=1e-5, atol=5e-6)
+    torch.testing.assert_close(slopes.double(), exact_logits.grad, rtol=1e-5, atol=2e-5)
+    if layout == "strided":
+        assert targets[0].transpose(0, 1)._base is None or torch.isnan(targets[0]._base[:, -5:]).all()
+
+
+def test_an_expert_that_no_gate_sees_gets_zero():
+    experts, logits = torch.randn(3, ROWS, 16), torch.randn(ROWS, 2)
+    _, weights = mixed([experts], logits, [[0, 2]], 16)
+    target, slopes = torch.full_like(experts, torch.nan), torch.empty_like(logits)
+    gradient = torch.randn(1, ROWS, 16)
+    kernels.mix_back(
+        *_addresses([experts]),
+        weights.numpy(),
+        *plan([[0, 2]]),
+        gradient.numpy(),
+        *_addresses([target]),
+        slopes.numpy(),
+    )
+    assert not target[1].any()
+    assert target[[0, 2]].any(dim=2).all()
+
+
+def test_by_hand():
+    experts = torch.tensor([2.0, 4.0])[:, None, None].expand(2, 1, 16).contiguous()
+    out, weights = mixed([experts], torch.tensor([[0.0, np.log(3.0)]]), [[0, 1]], 16)
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(out, torch.full((1, 1, 16), 3.5))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4, 3e38])
+def test_large_logits_do_not_overflow(shift):
+    experts = torch.randn(3, 4, 16)
+    logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, -100.0, 0.0], [0.0, 90.0, 89.0], [-3e38, 0.0, -1e30]]) + shift
+    out, weights = mixed([experts], logits, [[0, 1, 2]], 16)
+    torch.testing.assert_close(weights, torch.softmax(logits, dim=1), rtol=1e-6, atol=1e-30)
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_nan_stays_in_its_row_and_gate(place):
+    experts, logits = torch.randn(3, 4, 16), torch.randn(4, 5)
+    logits[1, place] = torch.nan
+    out, weights = mixed([experts], logits, [[0, 1, 2], [1, 2]], 16)
+    assert weights[1, :3].isnan().all()
+    assert out[0, 1].isnan().all()
+    assert not weights[[0, 2, 3]].isnan().any()
+    assert not out[1].isnan().any()
+
+
+def test_threads_change_no_bit():
+    experts, logits = torch.randn(5, 500, 32), torch.randn(500, 10)
+    results = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        assert follow_torch() == count
+        results.append(mixed([experts], logits, GATES, 32))
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
