@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from polyrank.metrics import bootstrap, calibration, ranking, summary
+from polyrank.metrics import bootstrap, calibration, checks, ranking, summary
 
 GOOD, LABELS = np.array([0.2, 0.8]), np.array([0.0, 1.0])
 
@@ -77,3 +77,10 @@ class TestRules:
         summary.binary_metrics(*columns, replicates=2)
         summary.regression_metrics(*columns, replicates=2)
         assert all(np.array_equal(column, copy) for column, copy in zip(columns, before, strict=True))
+
+
+def test_runs_and_their_sums():
+    starts = checks.run_starts(np.array([1, 1, 2, 2]), np.array([5, 6, 6, 6]))
+    np.testing.assert_array_equal(starts, [0, 1, 2])
+    np.testing.assert_array_equal(checks.run_sums(np.array([1, 2, 3, 4]), starts), [1, 2, 7])
+    assert len(checks.run_sums(np.zeros(0), checks.run_starts(np.zeros(0)))) == 0

@@ -61,3 +61,16 @@ def as_weights(weights: Rows, rows: int) -> Rows:
     if rows and not (weights.min() >= 0 and weights.max() < math.inf):
         raise ValueError(f"weights must be finite and not negative, got {weights.min()} to {weights.max()}")
     return weights
+
+
+def run_starts(*columns: Rows) -> npt.NDArray[np.intp]:
+    """Where a run of equal rows begins, in columns sorted together."""
+    changed = np.ones(len(columns[0]), dtype=np.bool_)
+    if len(changed):
+        changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return np.flatnonzero(changed)
+
+
+def run_sums(values: Rows, starts: npt.NDArray[np.intp]) -> Rows:
+    """The sum of each run; numpy's ``reduceat`` alone fails where there is none."""
+    return np.add.reduceat(values, starts) if len(starts) else values[:0]

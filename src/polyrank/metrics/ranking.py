@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polyrank.data.groups import NO_GROUP
-from polyrank.metrics.checks import Rows, as_finite, as_weights, common_length, is_positive
+from polyrank.metrics.checks import Rows, as_finite, as_weights, common_length, is_positive, run_starts
+from polyrank.metrics.grouped import group_auc
 
 
 def auc(scores: Rows, labels: Rows, weights: Rows | None = None) -> float:
@@ -105,7 +105,7 @@ class AucState:
         # Stable, because two merged states are two ascending runs, which a merge sort joins in one pass.
         order = np.argsort(scores, kind="stable")
         scores = scores[order]
-        starts = _run_starts(scores)
+        starts = run_starts(scores)
         return cls(scores[starts], np.add.reduceat(positives[order], starts), np.add.reduceat(negatives[order], starts))
 
 
@@ -144,28 +144,16 @@ def gauc(scores: Rows, labels: Rows, groups: Rows) -> GroupAuc:
 
     Source: Zhou et al., Deep Interest Network, KDD 2018, section 6.
     """
-    scores, positive, groups = as_finite(scores, "scores"), is_positive(labels), np.asarray(groups)
-    total = common_length(scores, positive, groups)
-    grouped = groups != NO_GROUP
-    scores, positive, groups = scores[grouped], positive[grouped], groups[grouped]
-    rows = len(groups)
-    order = np.lexsort((scores, groups))
-    scores, groups = scores[order], groups[order]
-    runs = _run_starts(groups, scores)  # one run per distinct (group, score)
-    cumulative = np.concatenate(([0], np.cumsum(positive[order], dtype=np.int64)))[np.append(runs, rows)]
-    positives = np.diff(cumulative)
-    negatives = np.diff(runs, append=rows) - positives
-    first = _run_starts(groups[runs])  # each group's first run
-    group_positives, group_negatives = np.add.reduceat(positives, first), np.add.reduceat(negatives, first)
-    negatives_before = np.cumsum(group_negatives) - group_negatives  # those of earlier groups win no pair here
-    wins = np.add.reduceat(positives * (2 * np.cumsum(negatives) - negatives), first)
-    wins -= 2 * negatives_before * group_positives
-    both = (group_positives > 0) & (group_negatives > 0)
-    size = (group_positives + group_negatives)[both]
-    group_auc = wins[both] / (2 * group_positives[both] * group_negatives[both])
-    used = int(size.sum())
-    value = float((size * group_auc).sum()) / used if used else math.nan
-    return GroupAuc(value, groups=len(size), skipped=len(both) - len(size), rows=used, ungrouped=total - rows)
+    found = group_auc(scores, labels, groups)
+    counted = ~np.isnan(found.values)
+    rows = int(found.weights.sum())
+    return GroupAuc(
+        found.mean(),
+        groups=int(counted.sum()),
+        skipped=int((~counted).sum()),
+        rows=int(found.weights[counted].sum()),
+        ungrouped=len(scores) - rows,
+    )
 
 
 def xauc(predictions: Rows, labels: Rows) -> float:
@@ -190,7 +178,7 @@ def xauc(predictions: Rows, labels: Rows) -> float:
     rows = common_length(predictions, labels)
     order = np.lexsort((predictions, labels))
     predictions, labels = predictions[order], labels[order]
-    total = math.comb(rows, 2) - _tied_pairs(_run_starts(labels), rows)
+    total = math.comb(rows, 2) - _tied_pairs(run_starts(labels), rows)
     if total == 0:
         return math.nan
     # Rows ascend by label, within a label by prediction, and equal predictions are ranked as they stand: what is left
@@ -198,8 +186,8 @@ def xauc(predictions: Rows, labels: Rows) -> float:
     by_prediction = np.argsort(predictions, kind="stable")
     rank = np.empty(rows, dtype=np.int64)
     rank[by_prediction] = np.arange(rows)
-    tied = _tied_pairs(_run_starts(predictions[by_prediction]), rows)
-    tied -= _tied_pairs(_run_starts(labels, predictions), rows)
+    tied = _tied_pairs(run_starts(predictions[by_prediction]), rows)
+    tied -= _tied_pairs(run_starts(labels, predictions), rows)
     return (2 * (total - _inversions(rank)) - tied) / (2 * total)
 
 
@@ -228,14 +216,6 @@ def _inversions(permutation: npt.NDArray[np.int64]) -> int:
         travelled += int(position.reshape(-1, 2, half)[:, 1].sum()) - int(np.flatnonzero(upper).sum())
         halves[:, 0], halves[:, 1] = current[~upper].reshape(-1, half), current[upper].reshape(-1, half)
     return travelled
-
-
-def _run_starts(*columns: Rows) -> npt.NDArray[np.intp]:
-    """Where a run of equal rows begins, in columns sorted together."""
-    changed = np.ones(len(columns[0]), dtype=np.bool_)
-    if len(changed):
-        changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return np.flatnonzero(changed)
 
 
 def _tied_pairs(starts: npt.NDArray[np.intp], rows: int) -> int:
