@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from polyrank import plots
+from polyrank.charts.profile import share_figure
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -15,11 +16,6 @@ FIXTURES = Path(__file__).parent / "fixtures"
 @pytest.fixture
 def study() -> dict[str, Any]:
     return json.loads((FIXTURES / "seesaw.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def profile() -> dict[str, Any]:
-    return json.loads((FIXTURES / "profile.json").read_text(encoding="utf-8"))
 
 
 def model(name: str, mean: object, low: object, high: object, verdict: object) -> dict[str, Any]:
@@ -146,48 +142,9 @@ def test_costs_stand_beside_the_sum_of_what_they_replace(study: dict[str, Any]) 
     assert not plots.cost_figure({"models": [{"name": "a", "cost": None}], "costs": None}, "parameters").data
 
 
-def test_the_profile_figures_hold_the_profile(profile: dict[str, Any]) -> None:
-    (bars,) = plots.positives_figure(profile["tasks"], profile["rows"]).data
-    assert bars.y == ("click", "long_view", "like", "follow")
-    assert bars.x == (448213, 313102, 18231, 1044)
-    assert bars.customdata[0] == 448213 / 1186059
-    (cells,) = plots.conditional_figure(profile["funnel"]).data
-    assert [list(row) for row in cells.z] == profile["funnel"]["conditional"]
-    assert [list(row) for row in cells.customdata] == profile["funnel"]["counts"]
-    (cells,) = plots.correlation_figure(profile["correlations"]).data
-    assert [list(row) for row in cells.z] == profile["correlations"]["values"]
-    assert (cells.zmin, cells.zmax) == (-1, 1)
-
-
-def test_cardinalities_are_sorted_capped_and_marked_where_they_are_a_bound(profile: dict[str, Any]) -> None:
-    (bars,) = plots.cardinality_figure(profile["features"], most=3).data
-    assert bars.x == (100000, 100000, 21844)
-    assert bars.texttemplate == ("≥ %{x:,}", "≥ %{x:,}", "%{x:,}")
-    (one,) = plots.cardinality_figure([{"name": "constant", "distinct": 1}]).data
-    assert one.x == (1,)
-
-
-def test_nothing_to_show_is_a_figure_without_traces() -> None:
-    assert not plots.positives_figure([{"name": "watch", "positives": None}], 0).data
-    assert not plots.conditional_figure({}).data
-    assert not plots.correlation_figure({"tasks": [], "values": []}).data
-    assert not plots.cardinality_figure([]).data
-    assert not plots.share_figure({"a": None, "b": math.nan}).data
-
-
-def test_shares_keep_their_order_and_a_zero_share_is_shown() -> None:
-    (bars,) = plots.share_figure({"b": 0.0, "a": 0.25, "c": None}).data
-    assert (bars.y, bars.x) == (("b", "a"), (0.0, 0.25))
-
-
-def test_names_are_text_and_never_markup() -> None:
-    figure = plots.share_figure({"<b>like</b> & more": 0.5})
-    assert figure.data[0].y == ("&lt;b&gt;like&lt;/b&gt; &amp; more",)
-
-
 def test_a_long_name_keeps_both_its_ends_on_the_axis() -> None:
     names = [f"shared_bottom with a long balancer name, seed {seed}" for seed in (1, 2)]
-    axis = plots.share_figure(dict.fromkeys(names, 0.5)).layout.yaxis
+    axis = share_figure(dict.fromkeys(names, 0.5)).layout.yaxis
     assert axis.tickvals == tuple(names)
     assert len(set(axis.ticktext)) == 2
     assert {len(text) for text in axis.ticktext} == {22}

@@ -10,17 +10,8 @@ from typing import Any
 import pytest
 
 from polyrank.errors import DataError
-from polyrank.report import (
-    count_text,
-    delta_text,
-    headline,
-    number_text,
-    profile_html,
-    seesaw_html,
-    share_text,
-    value_text,
-    verdict_sentence,
-)
+from polyrank.page import count_text, delta_text, number_text
+from polyrank.report import headline, profile_html, seesaw_html, verdict_sentence
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STUDY: dict[str, Any] = json.loads((FIXTURES / "seesaw.json").read_text(encoding="utf-8"))
@@ -378,27 +369,3 @@ def test_rendering_is_pure_and_deterministic() -> None:
     first = seesaw_html(study)
     assert study == small_study()
     assert seesaw_html(study) == first
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (delta_text(0.00123), "+0.0012"),
-        (delta_text(-0.00123), "−0.0012"),
-        (delta_text(-0.00001), "±0.0000"),
-        (delta_text(None), "–"),
-        (number_text(0.94188), "0.9419"),
-        (number_text(float("nan")), "–"),
-        (count_text(199523), "199,523"),
-        (value_text(15342.8), "15,343"),
-        (value_text(0.00123456), "0.0012346"),
-        (value_text(-3), "−3"),
-        (share_text(0.062007), "6.20 %"),
-        (share_text(0.482), "48.2 %"),
-        (share_text(0.00001), "<0.01 %"),
-        (share_text(0), "0 %"),
-        (share_text(1), "100.0 %"),
-    ],
-)
-def test_numbers_in_words(text: str, expected: str) -> None:
-    assert text == expected

@@ -1,4 +1,4 @@
-"""Studies and profiles as figures: plain dictionaries and lists in, one calm `plotly` figure per panel out.
+"""Studies as figures, and the one look of all figures: plain dictionaries and lists in, calm `plotly` figures out.
 
 Every function is pure. A value that is missing (absent, null, NaN) is left out of its figure, and a figure with nothing
 to show has no traces, so that a page can drop it. Names come from the user: they pass through `label`, because plotly
@@ -23,7 +23,7 @@ _MODEL_COLORS: Final = ("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
 _DASHES: Final = ("", "7 3", "2 3", "9 3 2 3")
 _HALO: Final = {"color": "white", "width": 1}
 _SEQUENTIAL: Final = [[0.0, "#f5f9fc"], [0.5, "#7db5d8"], [1.0, "#08519c"]]
-_DIVERGING: Final = [[0.0, "#b35806"], [0.5, "#ffffff"], [1.0, "#08519c"]]
+DIVERGING: Final = [[0.0, "#b35806"], [0.5, "#ffffff"], [1.0, "#08519c"]]
 
 _FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _AXIS: Final = {
@@ -148,7 +148,7 @@ def seesaw_figure(
     Returns:
         One line trace (the interval, low to high) and one marker trace (the mean) for each verdict that occurs.
     """
-    figure = _figure(height=54 + 46 * len(models))
+    figure = blank(height=54 + 46 * len(models))
     rows = [(label(display_name(model["name"])), delta_of(model, task, reference)) for model in models]
     for key, verdict in VERDICTS.items():
         shown = [(name, d) for name, d in rows if d.get("verdict") == key and finite(d.get("mean")) is not None]
@@ -179,9 +179,9 @@ def seesaw_figure(
         return figure
     half = 1.15 * (reach or seesaw_reach(models, [task], reference)) or 0.001
     figure.update_xaxes(range=[-half, half], tickformat="+.4~f", tickangle=0, nticks=4)
-    figure.update_xaxes(title=_axis_title("← worse   better →"), zeroline=True, zerolinecolor=REFERENCE)
+    figure.update_xaxes(title=axis_title("← worse   better →"), zeroline=True, zerolinecolor=REFERENCE)
     # A little air above the first row, where the number of its point stands.
-    figure.update_yaxes(_names_axis([display_name(m["name"]) for m in models]), range=[len(models) - 0.5, -0.75])
+    figure.update_yaxes(names_axis([display_name(m["name"]) for m in models]), range=[len(models) - 0.5, -0.75])
     for name, delta in rows:
         if delta.get("verdict") not in VERDICTS or finite(delta.get("mean")) is None:
             figure.add_annotation(x=0, y=name, text="not measured", showarrow=False, bgcolor="white", font_color=MUTED)
@@ -199,7 +199,7 @@ def curve_figure(models: Sequence[Mapping[str, Any]], task: str, part: str) -> g
     Returns:
         One line trace per architecture and seed; none where no curve was recorded.
     """
-    figure = _figure(height=260)
+    figure = blank(height=260)
     styles = strokes(model["name"] for model in models)
     for model in models:
         for curve in model.get("curves") or []:
@@ -209,13 +209,13 @@ def curve_figure(models: Sequence[Mapping[str, Any]], task: str, part: str) -> g
                     x=list(curve.get("rows") or []),
                     y=y,
                     mode="lines+markers",
-                    line=_line(styles[model["name"]]),
+                    line=line_of(styles[model["name"]]),
                     marker={"size": 5},
                     opacity=0.8,
                     name=label(f"{display_name(model['name'])}, seed {curve.get('seed', '?')}"),
                     hovertemplate="%{y:.4f} after %{x:,} rows<extra>%{fullData.name}</extra>",
                 )
-    figure.update_xaxes(tickformat="~s", rangemode="tozero", nticks=6, title=_axis_title("training rows seen"))
+    figure.update_xaxes(tickformat="~s", rangemode="tozero", nticks=6, title=axis_title("training rows seen"))
     return figure
 
 
@@ -232,7 +232,7 @@ def gate_figure(gates: Sequence[Mapping[str, Any]], largest: float = 1.0) -> go.
     experts = list(dict.fromkeys(expert for gate in gates for expert in gate["experts"]))
     weights = [dict(zip(gate["experts"], map(finite, gate["weights"]), strict=False)) for gate in gates]
     z = [[weight.get(expert) for expert in experts] for weight in weights]
-    figure = _heatmap([str(gate["gate"]) for gate in gates], experts, z, "%{z:.0%}")
+    figure = heatmap([str(gate["gate"]) for gate in gates], experts, z, "%{z:.0%}")
     return figure.update_traces(zmin=0, zmax=largest, hovertemplate="gate %{y}, expert %{x}: %{z:.1%}<extra></extra>")
 
 
@@ -246,7 +246,7 @@ def calibration_figure(models: Sequence[Mapping[str, Any]], task: str) -> go.Fig
     Returns:
         The diagonal and one line per architecture, both axes on one range; no traces where nothing was measured.
     """
-    figure = _figure(height=300)
+    figure = blank(height=300)
     styles = strokes(model["name"] for model in models)
     ends: list[float] = []
     for model in models:
@@ -261,7 +261,7 @@ def calibration_figure(models: Sequence[Mapping[str, Any]], task: str) -> go.Fig
             y=[o for _, o, _ in points],
             customdata=[n for _, _, n in points],
             mode="lines+markers",
-            line=_line(styles[model["name"]]),
+            line=line_of(styles[model["name"]]),
             marker={"size": 6},
             name=label(display_name(model["name"])),
             hovertemplate="predicted %{x:.4g}, observed %{y:.4g}, %{customdata:,} rows<extra>%{fullData.name}</extra>",
@@ -270,8 +270,8 @@ def calibration_figure(models: Sequence[Mapping[str, Any]], task: str) -> go.Fig
         low, high = min(0.0, *ends), 1.05 * max(ends)
         diagonal = {"color": REFERENCE, "dash": "dot", "width": 1.5}
         figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=diagonal, name="exact", hoverinfo="skip")
-        figure.update_xaxes(range=[low, high], nticks=6, title=_axis_title("predicted"))
-        figure.update_yaxes(range=[low, high], nticks=6, title=_axis_title("observed"))
+        figure.update_xaxes(range=[low, high], nticks=6, title=axis_title("predicted"))
+        figure.update_yaxes(range=[low, high], nticks=6, title=axis_title("observed"))
     return figure
 
 
@@ -288,64 +288,26 @@ def cost_figure(study: Mapping[str, Any], quantity: str) -> go.Figure:
     costs = [(display_name(model["name"]), model.get("cost"), ACCENT) for model in study["models"]]
     costs += [(f"{display_name(n)}, all tasks", cost, REFERENCE) for n, cost in (study.get("costs") or {}).items()]
     bars = [(n, v, color) for n, cost, color in costs if (v := finite((cost or {}).get(quantity))) is not None]
-    return _bars([b[0] for b in bars], [b[1] for b in bars], COSTS[quantity][1], [b[2] for b in bars])
+    return bars_figure([b[0] for b in bars], [b[1] for b in bars], COSTS[quantity][1], [b[2] for b in bars])
 
 
-def share_figure(shares: Mapping[str, Any]) -> go.Figure:
-    """Horizontal bars of shares of one, in the order given; null entries are left out."""
-    kept = {name: number for name, value in shares.items() if (number := finite(value)) is not None}
-    return _bars(list(kept), list(kept.values()), "%{x:.3~p}", ACCENT)
-
-
-def positives_figure(tasks: Sequence[Mapping[str, Any]], rows: int) -> go.Figure:
-    """The label funnel as bars: positive rows of each binary task, and their share of all `rows`."""
-    kept = [(t["name"], n) for t in tasks if (n := finite(t.get("positives"))) is not None]
-    figure = _bars([name for name, _ in kept], [n for _, n in kept], "%{x:,}  (%{customdata:.3~p})", ACCENT)
-    widest = max([n for _, n in kept], default=1)
-    return figure.update_traces(customdata=[n / max(rows, 1) for _, n in kept]).update_xaxes(range=[0, 1.8 * widest])
-
-
-def conditional_figure(funnel: Mapping[str, Any]) -> go.Figure:
-    """Heat map of P(column's label = 1 | row's label = 1); the cell says the share, the hover the rows with both."""
-    tasks, z = list(funnel.get("tasks") or []), _grid(funnel.get("conditional"))
-    template = "of the rows with %{y}, %{z:.3~p} also have %{x}<br>%{customdata:,} rows have both<extra></extra>"
-    figure = _heatmap(tasks, tasks, z, "%{z:.3~p}")
-    return figure.update_traces(zmin=0, zmax=1, customdata=_grid(funnel.get("counts")), hovertemplate=template)
-
-
-def correlation_figure(correlations: Mapping[str, Any]) -> go.Figure:
-    """Heat map of Pearson correlations between labels, on the full range −1 to 1; a null cell is empty."""
-    tasks = list(correlations.get("tasks") or [])
-    figure = _heatmap(tasks, tasks, _grid(correlations.get("values")), "%{z:+.2f}")
-    template = "%{y} and %{x}: %{z:+.4f}<extra></extra>"
-    return figure.update_traces(zmin=-1, zmax=1, colorscale=_DIVERGING, hovertemplate=template)
-
-
-def cardinality_figure(features: Sequence[Mapping[str, Any]], most: int = 40) -> go.Figure:
-    """Distinct values per feature, largest first, on a log axis; `≥` marks a lower bound. At most `most` bars."""
-    kept = [(f, n) for f in features if (n := finite(f.get("distinct"))) is not None and n > 0]
-    kept = sorted(kept, key=lambda pair: -pair[1])[:most]
-    texts = [("≥ " if f.get("distinct_is_lower_bound") else "") + "%{x:,}" for f, _ in kept]
-    figure = _bars([f["name"] for f, _ in kept], [n for _, n in kept], texts, ACCENT)
-    if kept:
-        # The range is in decades; it starts below 1 so that a constant feature still has a bar.
-        figure.update_xaxes(type="log", range=[math.log10(0.7), 1.35 * math.log10(kept[0][1]) + 0.3])
-    return figure
-
-
-def _figure(height: int) -> go.Figure:
+def blank(height: int) -> go.Figure:
+    """A figure without traces, in the pages' one look."""
     return go.Figure(layout={"template": TEMPLATE, "height": height})
 
 
-def _line(stroke: Stroke) -> dict[str, Any]:
+def line_of(stroke: Stroke) -> dict[str, Any]:
+    """A stroke as plotly's `line`."""
     return {"color": stroke.color, "dash": stroke.dash or "solid", "width": 2}
 
 
-def _axis_title(text: str) -> dict[str, Any]:
+def axis_title(text: str) -> dict[str, Any]:
+    """A quiet title of an axis."""
     return {"text": text, "font": {"size": 12, "color": MUTED}, "standoff": 6}
 
 
-def _names_axis(names: Sequence[str]) -> dict[str, Any]:
+def names_axis(names: Sequence[str]) -> dict[str, Any]:
+    """A category axis of these names, in this order."""
     # A long name keeps both its ends: "mmoe + gr…d, seed 3" still tells two apart, and the plot keeps its room.
     half = _LONGEST // 2
     short = [name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}" for name in names]
@@ -354,14 +316,16 @@ def _names_axis(names: Sequence[str]) -> dict[str, Any]:
     return {**order, "tickmode": "array", "tickvals": keys, "ticktext": ticks, "showgrid": False}
 
 
-def _grid(values: Sequence[Sequence[object]] | None) -> list[list[float | None]]:
+def grid(values: Sequence[Sequence[object]] | None) -> list[list[float | None]]:
+    """Rows of numbers, None where there is none."""
     return [[finite(value) for value in row] for row in values or []]
 
 
-def _heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[float | None]], cell: str) -> go.Figure:
+def heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[float | None]], cell: str) -> go.Figure:
+    """A heat map with the numbers in its cells; a None is an empty cell."""
     longest = min(max(map(len, columns), default=0), _LONGEST)
     tilt = 5 * longest if len(columns) * longest > 36 else 0  # pixels that tilted names need, upward and to the right
-    figure = _figure(height=40 + 40 * len(rows) + tilt)
+    figure = blank(height=40 + 40 * len(rows) + tilt)
     if rows and columns:
         figure.add_heatmap(
             x=[label(name) for name in columns],
@@ -373,16 +337,17 @@ def _heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[f
             xgap=2,
             ygap=2,
         )
-        figure.update_xaxes(_names_axis(columns), side="top", tickangle=-45 if tilt else 0)
-        figure.update_yaxes(_names_axis(rows), autorange="reversed")
+        figure.update_xaxes(names_axis(columns), side="top", tickangle=-45 if tilt else 0)
+        figure.update_yaxes(names_axis(rows), autorange="reversed")
         figure.update_layout(margin_r=16 + tilt)
     return figure
 
 
-def _bars(
+def bars_figure(
     names: Sequence[str], values: Sequence[float], texts: str | Sequence[str], colors: str | Sequence[str]
 ) -> go.Figure:
-    figure = _figure(height=24 + 32 * len(names))
+    """Horizontal bars with their numbers beside them, in the order given."""
+    figure = blank(height=24 + 32 * len(names))
     if names:
         figure.add_bar(
             x=list(values),
@@ -396,5 +361,5 @@ def _bars(
         )
         # The numbers stand beside the bars: the axis needs no ticks, but room to the right.
         figure.update_xaxes(visible=False, range=[0, 1.45 * (max(values) or 1)])
-        figure.update_yaxes(_names_axis(names), autorange="reversed")
+        figure.update_yaxes(names_axis(names), autorange="reversed")
     return figure

@@ -1,48 +1,28 @@
-"""Pages for people: a seesaw study, and a data profile, each as one self-contained HTML string.
-
-A page loads nothing: the plotly bundle, the style and the numbers are inside it, and its content security policy
-forbids every request, so that it can be mailed, opened from a disk, and read in five years. Text is escaped by jinja2;
-figures travel as JSON that cannot close its script element. Nothing is written here.
-"""
+"""Pages for people: a seesaw study, and a data profile, each as one self-contained HTML string."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
-import plotly.graph_objects as go
-from jinja2 import ChainableUndefined, Environment, PackageLoader
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from polyrank import plots
-from polyrank.errors import DataError
+from polyrank.charts import profile as of_profile
+from polyrank.page import (
+    METRICS,
+    Panel,
+    check_document,
+    delta_text,
+    drawn,
+    listed,
+    number_text,
+    render,
+    share_text,
+    value_text,
+)
 
-FORMAT: Final = 1
-METRICS: Final = {
-    "auc": "AUC",
-    "xauc": "XAUC",
-    "gauc": "GAUC",
-    "log_loss": "Log loss",
-    "normalised_entropy": "Normalised entropy",
-    "ece": "ECE",
-    "mae": "MAE",
-    "rmse": "RMSE",
-}
 _REFERENCES: Final = {"single_task": "single-task models", "lightgbm": "LightGBM"}
 _SAID: Final = {"gain": "helped {}", "loss": "hurt {}", "tie": "no difference for {}"}
 _AGAINST: Final = {"gain": "better on {}", "loss": "worse on {}", "tie": "no difference for {}"}
-_MINUS: Final = "\u2212"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure of a page, with the words above it."""
-
-    title: str
-    note: str
-    figure: go.Figure
 
 
 @dataclass(frozen=True)
@@ -69,12 +49,12 @@ def seesaw_html(study: dict[str, Any]) -> str:
     Raises:
         DataError: The study has another format, or no list of tasks or models with names.
     """
-    _check(study, "seesaw.json", ("tasks", "models"))
+    check_document(study, "seesaw.json", ("tasks", "models"))
     models = study["models"]
     tasks = [task["name"] for task in study["tasks"]]
     references = _references(study)
     first = references[0] if references else "single_task"
-    return _render(
+    return render(
         "seesaw.html",
         study=study,
         references=references,
@@ -91,10 +71,10 @@ def seesaw_html(study: dict[str, Any]) -> str:
         metrics={task: _shown_metrics(study, task) for task in tasks},
         curves=_curve_panels(study),
         gates={model["name"]: _gate_panels(model, _largest_weight(models)) for model in models if model.get("gates")},
-        calibration=_drawn(
+        calibration=drawn(
             Panel(t, _task_note(task), plots.calibration_figure(models, t)) for t, task in _tasks(study).items()
         ),
-        costs=_drawn(Panel(title, "", plots.cost_figure(study, key)) for key, (title, _) in plots.COSTS.items()),
+        costs=drawn(Panel(title, "", plots.cost_figure(study, key)) for key, (title, _) in plots.COSTS.items()),
         strokes=plots.strokes(model["name"] for model in models),
     )
 
@@ -112,7 +92,7 @@ def profile_html(profile: dict[str, Any]) -> str:
     Raises:
         DataError: The profile has another format, or no list of tasks or features with names.
     """
-    _check(profile, "profile", ("tasks", "features"))
+    check_document(profile, "profile", ("tasks", "features"))
     rows = plots.finite(profile.get("rows")) or 0
     tasks, features = profile["tasks"], profile["features"]
     per_row = {
@@ -121,35 +101,35 @@ def profile_html(profile: dict[str, Any]) -> str:
     }
     unseen = {f["name"]: f.get("out_of_vocabulary") for f in features}
     unseen = dict(sorted(unseen.items(), key=lambda item: -(plots.finite(item[1]) or 0)))
-    return _render(
+    return render(
         "profile.html",
         profile=profile,
-        positives=_drawn([Panel("Positive rows", "share of all rows", plots.positives_figure(tasks, int(rows)))]),
-        conditional=_drawn(
+        positives=drawn([Panel("Positive rows", "share of all rows", of_profile.positives_figure(tasks, int(rows)))]),
+        conditional=drawn(
             [
                 Panel(
                     "One label given another",
                     "of the rows with the label at the left, how many also have the label on top",
-                    plots.conditional_figure(profile.get("funnel") or {}),
+                    of_profile.conditional_figure(profile.get("funnel") or {}),
                 )
             ]
         ),
-        missing=_drawn(
+        missing=drawn(
             [
-                Panel("Label missing", "share of rows", plots.share_figure(per_row["missing"])),
-                Panel("Outside the sample space", "share of rows", plots.share_figure(per_row["outside"])),
+                Panel("Label missing", "share of rows", of_profile.share_figure(per_row["missing"])),
+                Panel("Outside the sample space", "share of rows", of_profile.share_figure(per_row["outside"])),
                 Panel(
                     "Positive although the parent is not",
                     "share of rows",
-                    plots.share_figure(per_row["contradictions"]),
+                    of_profile.share_figure(per_row["contradictions"]),
                 ),
             ]
         ),
-        correlations=_drawn(
-            [Panel("Pearson correlation", "", plots.correlation_figure(profile.get("correlations") or {}))]
+        correlations=drawn(
+            [Panel("Pearson correlation", "", of_profile.correlation_figure(profile.get("correlations") or {}))]
         ),
-        cardinalities=_drawn([Panel("Distinct values", "logarithmic", plots.cardinality_figure(features))]),
-        unseen=_drawn([Panel("Values of validation never seen in training", "", plots.share_figure(unseen))]),
+        cardinalities=drawn([Panel("Distinct values", "logarithmic", of_profile.cardinality_figure(features))]),
+        unseen=drawn([Panel("Values of validation never seen in training", "", of_profile.share_figure(unseen))]),
     )
 
 
@@ -185,56 +165,10 @@ def verdict_sentence(
             if delta.get("verdict") == key
         ]
         if named:
-            parts.append(said.format(_listed(named)))
+            parts.append(said.format(listed(named)))
     if unknown := [task for task, delta in deltas.items() if delta.get("verdict") not in words]:
-        parts.append(f"not measured for {_listed(unknown)}")
+        parts.append(f"not measured for {listed(unknown)}")
     return ", ".join(parts)
-
-
-def number_text(value: object, digits: int = 4) -> str:
-    """`0.9412`; a dash where there is no number."""
-    number = plots.finite(value)
-    return "–" if number is None else f"{number:,.{digits}f}".replace("-", _MINUS)
-
-
-def delta_text(value: object, digits: int = 4) -> str:
-    """`+0.0012`, `−0.0004`, `±0.0000`: a difference always carries its sign."""
-    number = plots.finite(value)
-    if number is None:
-        return "–"
-    text = f"{number:+.{digits}f}"
-    return f"±{text[1:]}" if float(text) == 0 else text.replace("-", _MINUS)
-
-
-def interval_text(delta: Mapping[str, Any]) -> str:
-    """`[−0.0003, +0.0027]`; empty where the interval is not known."""
-    low, high = plots.finite(delta.get("low")), plots.finite(delta.get("high"))
-    return "" if low is None or high is None else f"[{delta_text(low)}, {delta_text(high)}]"
-
-
-def count_text(value: object) -> str:
-    """`199,523`."""
-    return number_text(value, 0)
-
-
-def value_text(value: object) -> str:
-    """A number of unknown size in five significant digits: `15,343`, `0.0012346`."""
-    number = plots.finite(value)
-    if number is None:
-        return "–"
-    return (f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.5g}").replace("-", _MINUS)
-
-
-def share_text(value: object) -> str:
-    """A share of one as per cent, small ones with more digits: `6.20 %`, `48.2 %`, `<0.01 %`."""
-    number = plots.finite(value)
-    if number is None:
-        return "–"
-    if number == 0:
-        return "0 %"
-    if 0 < number < 0.0001:
-        return "<0.01 %"
-    return f"{100 * number:.{2 if 0 < number < 0.1 else 1}f} %"
 
 
 def _seesaw_panels(study: Mapping[str, Any], reference: str) -> list[Panel]:
@@ -248,11 +182,11 @@ def _seesaw_panels(study: Mapping[str, Any], reference: str) -> list[Panel]:
         note = f"{_metric_name(task)} of {_REFERENCES.get(reference, reference)}: "
         note += number_text((means.get(name) or {}).get("mean"))
         panels.append(Panel(name, note, plots.seesaw_figure(models, name, reference, reach)))
-    return _drawn(panels)
+    return drawn(panels)
 
 
 def _curve_panels(study: Mapping[str, Any]) -> list[Panel]:
-    return _drawn(
+    return drawn(
         Panel(name, words.format(_metric_name(task)), plots.curve_figure(study["models"], name, part))
         for name, task in _tasks(study).items()
         for part, words in (("valid", "{} on validation data"), ("train_loss", "training loss"))
@@ -273,7 +207,7 @@ def _gate_panels(model: Mapping[str, Any], largest: float) -> list[Panel]:
         note = f"experts in effective use – {'; '.join(used)}" if used else ""
         title = plots.display_name(model["name"]) + (f", level {level}" if len(levels) > 1 else "")
         panels.append(Panel(title, note, plots.gate_figure(gates, largest)))
-    return _drawn(panels)
+    return drawn(panels)
 
 
 def _largest_weight(models: Sequence[Mapping[str, Any]]) -> float:
@@ -318,60 +252,3 @@ def _references(study: Mapping[str, Any]) -> list[str]:
     ]
     names = dict.fromkeys([*(study.get("references") or {}), *measured])
     return sorted(names, key=lambda name: name != "single_task")  # the question of the page comes first
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _drawn(panels: Iterable[Panel]) -> list[Panel]:
-    return [panel for panel in panels if panel.figure.data]
-
-
-def _check(document: Mapping[str, Any], name: str, lists: Sequence[str]) -> None:
-    if document.get("format") != FORMAT:
-        raise DataError(
-            f"a {name} of format {FORMAT} is needed",
-            received=f"format {document.get('format')!r}",
-            mend="write it again with this version of Polyrank",
-        )
-    for key in lists:
-        entries = document.get(key)
-        if not isinstance(entries, list) or not all(isinstance(e, Mapping) and "name" in e for e in entries):
-            raise DataError(
-                f"`{key}` of a {name} is a list of tables, each with a `name`", received=repr(entries)[:200]
-            )
-
-
-def _figure_json(figure: go.Figure) -> Markup:
-    # "<" never reaches the page, so that no name can close the script element or open a comment in it.
-    text: str = figure.to_json(remove_uids=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _render(template: str, **context: object) -> str:
-    page = _environment().get_template(template)
-    return page.render(plotly=Markup(get_plotlyjs()), verdicts=plots.VERDICTS, **context)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("polyrank", "templates"),
-        autoescape=True,
-        undefined=ChainableUndefined,  # every part of a document may be missing; the filters show a dash
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., object]] = {
-        "number": number_text,
-        "delta": delta_text,
-        "interval": interval_text,
-        "count": count_text,
-        "value": value_text,
-        "share": share_text,
-        "display": plots.display_name,
-        "figure_json": _figure_json,
-    }
-    environment.filters |= filters
-    return environment
