@@ -226,7 +226,7 @@ class TestTrain:
             ("model.architecture=mmoee", ["model.architecture must be known", "did you mean 'mmoe'?"]),
             ("balance.method=statc", ["balance.method must be known", "did you mean 'static'?"]),
             ("model.mmoe.experts=-1", ["model.mmoe.experts"]),
-            ("model.architecture=single_task", ["'single_task' must suit the tasks"]),
+            ("model.architecture=single_task", ["'single_task' must suit the data"]),
             ("data.tasks=['clik']", ["data.tasks must name tasks", "did you mean 'click'?"]),
             ("train.metric=lik", ["train.metric", "did you mean 'like'?"]),
             ("train.seed.x=1", ["train.seed"]),

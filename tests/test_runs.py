@@ -593,7 +593,7 @@ def test_the_leak_guard_speaks_unless_it_is_told_not_to(
         ({"data": {"tasks": ["click", "click"]}}, r"data\.tasks must name each task once"),
         ({"train": {"metric": "clik"}}, r"train\.metric must be 'mean' or a task that is trained[\s\S]*mean 'click'"),
         ({"data": {"tasks": ["click"]}, "train": {"metric": "like"}}, r"train\.metric must be 'mean' or a task"),
-        ({"model": {"architecture": "single_task"}}, r"'single_task' must suit the tasks[\s\S]*for one task"),
+        ({"model": {"architecture": "single_task"}}, r"'single_task' must suit the data[\s\S]*for one task"),
         (
             {"balance": {"static": {"weights": {"clik": 2.0}}}},
             r"\[balance\.static\.weights\] must name tasks[\s\S]*clik[\s\S]*did you mean 'click'",

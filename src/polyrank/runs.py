@@ -176,7 +176,7 @@ def build_ranker(schema: Schema, encoders: Encoders, settings: Settings) -> Rank
         return Ranker(tasks, statistics, encoders.layout, settings.model, settings.options[architecture])
     except ValueError as error:
         raise ConfigError(
-            f"model.architecture {architecture!r} must suit the tasks", received=str(error), mend="change one of them"
+            f"model.architecture {architecture!r} must suit the data", received=str(error), mend="change one of them"
         ) from error
 
 

@@ -10,7 +10,7 @@ from polyrank.data.encoders import Field, Layout, TaskStatistics
 from polyrank.data.loader import Batch, as_batch
 from polyrank.data.schema import Task
 from polyrank.models.mmoe import MMoEConfig
-from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
+from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig, input_columns
 from polyrank.models.single_task import SingleTaskConfig
 
 LAYOUT = Layout(
@@ -112,6 +112,30 @@ def test_a_layout_without_numbers_has_no_dense_input():
     rows = Batch(torch.zeros(3, 1, dtype=torch.int32), torch.zeros(3, 0), torch.zeros(3, 2), torch.ones(3, 2) > 0)
     assert ranker.represent(rows).written().shape == (3, 4)
     assert ranker(rows).shape == (3, 2)
+
+
+def test_where_features_and_sets_stand():
+    # two sets of two: user | age | video | history (singles first, bags last), then the one number, which is age's
+    ranker = made()
+    assert ranker.embeddings.order == [0, 2, 3, 1]
+    columns = input_columns(LAYOUT, ranker.embeddings.order, 2, 2)
+    assert columns.features == {
+        "user": [0, 1, 2, 3],
+        "age": [4, 5, 6, 7, 16],
+        "video": [8, 9, 10, 11],
+        "history": [12, 13, 14, 15],
+    }
+    assert columns.sets == [[0, 1, 4, 5, 8, 9, 12, 13, 16], [2, 3, 6, 7, 10, 11, 14, 15, 16]]
+
+
+def test_columns_are_those_of_the_input():
+    ranker, rows = made(), batch()
+    x = ranker.represent(rows).written()
+    columns = input_columns(LAYOUT, ranker.embeddings.order, 4, 1)
+    table, ids = ranker.embeddings.table, rows.ids.long()
+    torch.testing.assert_close(x[:, columns.of(["age"])], torch.cat([table[5 + ids[:, 3]], rows.dense], dim=1))
+    torch.testing.assert_close(x[:, columns.of(["video"])], table[9 + ids[:, 4]])
+    assert columns.sets == [list(range(17))]
 
 
 def test_single_task_refuses_two_tasks():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from polyrank.nn.experts import ExpertGroup, Level
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.experts import ExpertGroup, GatedConfig, Level, mix
+from polyrank.nn.inputs import InputColumns, Inputs
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +164,57 @@ class TestLevel:
     def test_every_gate_logit_belongs_to_a_gate(self):
         with pytest.raises(AssertionError, match="belongs to a gate"):
             Level(6, [(2, 3)], [[0, 1]], (4,))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_normalised_experts_are_networks_of_their_own(residual):
+    style = {"layer_norm": True, "residual": residual}
+    level = randomised(Level(5, [(2, 0)], [], (4, 4), **style))
+    (group,) = level.groups
+    x = torch.randn(6, 5)
+    experts, _ = level([Inputs(x)])
+    for e in range(2):
+        alone = ExpertGroup(5, 1, (4, 4), **style)
+        with torch.no_grad():
+            alone.weight.copy_(group.weight[:, 4 * e : 4 * e + 4])
+            alone.bias.copy_(group.bias[4 * e : 4 * e + 4])
+            alone.norm.gain.copy_(group.norm.gain[e : e + 1])
+            alone.norm.bias.copy_(group.norm.bias[e : e + 1])
+            for mine, theirs in zip(alone.deeper.parameters(), group.deeper.parameters(), strict=True):
+                mine.copy_(theirs[e : e + 1])
+        torch.testing.assert_close(alone(x)[0][0], experts[e])
+    assert [m.shape for m in group.matrices()] == [(2, 5, 4), (2, 4, 4)]
+    assert torch.equal(group.matrices()[0][1], group.weight[:, 4:])
+
+
+@pytest.mark.parametrize("width", [5, 16])  # kernels take 16·k alone
+def test_gates_that_read_some_columns(width):
+    level = Level(4, [(2, 4)], [range(2)] * 2, (width,), gate_columns=[1, 3])
+    optimizer = torch.optim.Adam(level.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        level([Inputs(torch.randn(8, 4))])[0][0].square().sum().backward()
+        optimizer.step()
+    gates = level.groups[0].weight[:, 2 * width :]
+    assert not gates[[0, 2]].any()
+    assert gates[[1, 3], :2].all()
+    x = torch.randn(6, 4)
+    other = x.clone()
+    other[:, [0, 2]] = 7.0
+    assert torch.equal(level([Inputs(x)])[1], level([Inputs(other)])[1])
+    assert not torch.equal(level([Inputs(x)])[0], level([Inputs(other)])[0])
+
+
+def test_gate_features_are_columns():
+    columns = InputColumns({"user": (0, 1), "age": (2,)}, [(0, 1, 2)])
+    assert GatedConfig().gate_columns(None) is None
+    assert GatedConfig(gate_features=("age",)).gate_columns(columns) == [2]
+    with pytest.raises(ValueError, match="'aeg'; did you mean 'age'"):
+        GatedConfig(gate_features=("aeg",)).gate_columns(columns)
+
+
+def test_mix_by_hand():
+    # experts (1, 2) and (3, 4) of one row: ¼ · 1 + ¾ · 3, ¼ · 2 + ¾ · 4; and 2 · 1 − 3, 2 · 2 − 4
+    experts = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    weights = torch.tensor([[[0.25, 0.75]], [[2.0, -1.0]]])
+    assert mix(weights, experts).tolist() == [[[2.5, 3.5]], [[-1.0, 0.0]]]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyrank.nn.inputs import Inputs, Narrow
+from polyrank.nn.inputs import InputColumns, Inputs, Narrow
 
 
 def narrow_of(tables, begins, ids):
@@ -40,3 +40,13 @@ def test_gradients_reach_tables_and_numbers(columns):
     Inputs(wide, narrow_of(tables, NARROW.begins, NARROW.ids)).written().sum().backward()
     assert tables.grad[:, 0].tolist() == [1.0, 2.0, 1.0, 1.0, 1.0]  # how often each row is read
     assert wide.grad.tolist() == [[1.0] * columns] * 3
+
+
+def test_columns_by_name():
+    columns = InputColumns({"user": (0, 1), "age": (2, 3, 8), "video": (4, 5)}, [(0, 1)])
+    assert columns.of(["age", "user"]) == [0, 1, 2, 3, 8]
+    assert columns.of([]) == []
+    with pytest.raises(ValueError, match=r"Received: 'vide'; did you mean 'video'\?"):
+        columns.of(["user", "vide"])
+    with pytest.raises(ValueError, match=r"Received: '\?'; there are: user, age, video"):
+        columns.of(["?"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from polyrank.nn.layers import Dropout, StackedLinear, StackedMLP
+from polyrank.nn.layers import Dropout, StackedLinear, StackedMLP, StackedNorm
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +116,35 @@ def test_dropout_is_the_identity_in_evaluation_and_at_zero() -> None:
     x = torch.randn(3, 4)
     assert Dropout(0.0)(x) is x
     assert Dropout(0.5).eval()(x) is x
+
+
+class TestStyle:
+    def test_normalisation_by_hand(self):
+        norm = StackedNorm(2, 2, epsilon=0.0)
+        with torch.no_grad():
+            norm.gain.copy_(torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
+            norm.bias.copy_(torch.tensor([[[0.5, 0.0]], [[0.0, 0.0]]]))
+        # (1, 5) has mean 3 and deviation 2: (−1, 1), times (1, 2), plus (½, 0)
+        out = norm(torch.tensor([[[1.0, 5.0]], [[7.0, 1.0]]]))
+        torch.testing.assert_close(out, torch.tensor([[[-0.5, 2.0]], [[1.0, -1.0]]]))
+
+    @pytest.mark.parametrize("residual", [False, True])
+    def test_agrees_with_torch_layer_by_layer(self, residual):
+        mlp = StackedMLP(2, 4, (6, 6, 3), layer_norm=True, residual=residual)
+        for parameter in mlp.parameters():
+            torch.nn.init.uniform_(parameter, -1, 1)
+        x = torch.randn(2, 5, 4)
+        for group in range(2):
+            hidden = x[group]
+            for layer, norm in zip(mlp.layers, mlp.norms, strict=True):
+                sums = hidden @ layer.weight[group] + layer.bias[group]
+                sums = functional.layer_norm(sums, sums.shape[-1:], 1 + norm.gain[group, 0], norm.bias[group, 0])
+                same = hidden.shape == sums.shape
+                hidden = torch.relu(sums) + (hidden if residual and same else 0)
+            torch.testing.assert_close(mlp(x)[group], hidden)
+
+    def test_a_residual_needs_equal_widths(self):
+        assert StackedMLP(2, 4, (4, 6, 6), residual=True).residual == [True, False, True]
+        assert StackedMLP(2, 4, (6, 3), residual=True).plain
+        assert not StackedMLP(2, 4, (4,), residual=True).plain
+        assert not StackedMLP(2, 4, (6,), layer_norm=True).plain

@@ -3,29 +3,27 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Gt
 from torch import Tensor, nn
 
-from polyrank.nn.experts import GateWeights
+from polyrank.nn.experts import GatedConfig, GateWeights
 from polyrank.nn.extraction import LevelShape, first_level
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.inputs import InputColumns, Inputs
 
 
 @dataclass(frozen=True)
-class CGCConfig:
+class CGCConfig(GatedConfig):
     """The paper tunes the number of experts.
+
+    Has the fields of `GatedConfig` and `NetworkConfig` too.
 
     Attributes:
         specific_experts: m_t, experts of each task.
         shared_experts: m_s, experts of all tasks.
-        widths: each expert's layers.
-        dropout: the share of activations dropped after each layer.
     """
 
     specific_experts: Annotated[int, Gt(0)] = 2
     shared_experts: Annotated[int, Gt(0)] = 2
-    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class CGC(nn.Module):
@@ -38,12 +36,14 @@ class CGC(nn.Module):
         in_width: D.
         tasks: T.
         config: the knobs.
+        columns: what stands where in x; needed for `gate_features` alone.
     """
 
-    def __init__(self, in_width: int, tasks: int, config: CGCConfig) -> None:
+    def __init__(self, in_width: int, tasks: int, config: CGCConfig, columns: InputColumns | None = None) -> None:
         super().__init__()
-        self.shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
-        self.level = first_level(in_width, self.shape, shared_gate=False)
+        experts = config.specific_experts, config.shared_experts
+        self.shape = LevelShape(tasks, *experts, config.widths, **config.style)
+        self.level = first_level(in_width, self.shape, shared_gate=False, gate_columns=config.gate_columns(columns))
         self.out_width = config.widths[-1]
 
     def forward(self, x: Inputs) -> Tensor:

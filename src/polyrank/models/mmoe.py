@@ -6,26 +6,24 @@ Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate M
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Gt
 from torch import Tensor, nn
 
-from polyrank.nn.experts import SHARED, GateWeights, Level
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, Level
+from polyrank.nn.inputs import InputColumns, Inputs
 
 
 @dataclass(frozen=True)
-class MMoEConfig:
+class MMoEConfig(GatedConfig):
     """The paper's synthetic study uses 8 one-layer experts of 16 units; these are wider, for real logs.
+
+    Has the fields of `GatedConfig` and `NetworkConfig` too.
 
     Attributes:
         experts: E.
-        widths: each expert's layers.
-        dropout: the share of activations dropped after each layer.
     """
 
     experts: Annotated[int, Gt(0)] = 8
-    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class MMoE(nn.Module):
@@ -35,14 +33,16 @@ class MMoE(nn.Module):
         in_width: D.
         tasks: T.
         config: the knobs.
+        columns: what stands where in x; needed for `gate_features` alone.
     """
 
-    def __init__(self, in_width: int, tasks: int, config: MMoEConfig) -> None:
+    def __init__(self, in_width: int, tasks: int, config: MMoEConfig, columns: InputColumns | None = None) -> None:
         super().__init__()
         self.tasks, self.experts = tasks, config.experts
         everyone = range(config.experts)
         groups = [(config.experts, tasks * config.experts)]
-        self.level = Level(in_width, groups, [everyone] * tasks, config.widths, dropout=config.dropout)
+        read = config.gate_columns(columns)
+        self.level = Level(in_width, groups, [everyone] * tasks, config.widths, gate_columns=read, **config.style)
         self.out_width = self.level.out_width
 
     def forward(self, x: Inputs) -> Tensor:

@@ -7,31 +7,29 @@ Recommendations", RecSys 2020.
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Gt
 from torch import Tensor, nn
 
-from polyrank.nn.experts import GateWeights
+from polyrank.nn.experts import GatedConfig, GateWeights
 from polyrank.nn.extraction import LevelShape, first_level, later_level
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.inputs import InputColumns, Inputs
 
 
 @dataclass(frozen=True)
-class PLEConfig:
+class PLEConfig(GatedConfig):
     """The paper tunes the number of experts and uses two levels of one-layer experts.
+
+    Has the fields of `GatedConfig` and `NetworkConfig` too.
 
     Attributes:
         levels: extraction levels N; 1 is CGC.
         specific_experts: m_t, experts of each task at each level.
         shared_experts: m_s, experts of all tasks at each level.
-        widths: each expert's layers, the same at every level.
-        dropout: the share of activations dropped after each layer.
     """
 
     levels: Annotated[int, Gt(0)] = 2
     specific_experts: Annotated[int, Gt(0)] = 2
     shared_experts: Annotated[int, Gt(0)] = 2
-    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class PLE(nn.Module):
@@ -45,13 +43,16 @@ class PLE(nn.Module):
         in_width: D.
         tasks: T.
         config: the knobs.
+        columns: what stands where in x; needed for `gate_features` alone.
     """
 
-    def __init__(self, in_width: int, tasks: int, config: PLEConfig) -> None:
+    def __init__(self, in_width: int, tasks: int, config: PLEConfig, columns: InputColumns | None = None) -> None:
         super().__init__()
-        self.shape = LevelShape(tasks, config.specific_experts, config.shared_experts, config.widths, config.dropout)
+        experts = config.specific_experts, config.shared_experts
+        self.shape = LevelShape(tasks, *experts, config.widths, **config.style)
         last, width = config.levels, config.widths[-1]
-        self.first = first_level(in_width, self.shape, shared_gate=last > 1)
+        read = config.gate_columns(columns)
+        self.first = first_level(in_width, self.shape, shared_gate=last > 1, gate_columns=read)
         self.out_width = width
         self.later: Any = nn.ModuleList(
             later_level(width, self.shape, shared_gate=level < last) for level in range(2, last + 1)

@@ -1,6 +1,6 @@
 """The Ranker: embeddings → architecture → towers → heads; and the registry of architectures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
@@ -18,13 +18,18 @@ from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
 from polyrank.models.single_task import SingleTask, SingleTaskConfig
 from polyrank.nn.embeddings import Columns, Embeddings
 from polyrank.nn.experts import GateWeights
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.layers import Dropout
 from polyrank.nn.towers import Heads, Towers, starting_biases
 
 
 class Architecture(Protocol):
-    """What an architecture is: `x [B, D]` → one vector per task `[T, B, H]`. Made as `cls(D, T, config)`."""
+    """What an architecture is: `x [B, D]` → one vector per task `[T, B, H]`.
+
+    Made as `cls(D, T, config, **facts)`, the facts being those that its entry in ARCHITECTURES asks for. It may also
+    have a method `penalty() -> Tensor | None`: what it adds to the objective, over its parameters or over the last
+    batch it saw in training.
+    """
 
     out_width: int
 
@@ -37,19 +42,26 @@ class Architecture(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """An architecture and its config."""
+    """An architecture and its config.
+
+    Attributes:
+        asks: what else its constructor takes by keyword: "columns" (`InputColumns`), "names" (the tasks').
+        sets: (tasks, config) → how many embeddings of each feature it reads.
+    """
 
     kind: Any
     config: Any
+    asks: tuple[str, ...] = ()
+    sets: Callable[[int, Any], int] = lambda tasks, config: 1
 
 
 ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
     {
         "single_task": Entry(SingleTask, SingleTaskConfig),
         "shared_bottom": Entry(SharedBottom, SharedBottomConfig),
-        "mmoe": Entry(MMoE, MMoEConfig),
-        "cgc": Entry(CGC, CGCConfig),
-        "ple": Entry(PLE, PLEConfig),
+        "mmoe": Entry(MMoE, MMoEConfig, asks=("columns",)),
+        "cgc": Entry(CGC, CGCConfig, asks=("columns",)),
+        "ple": Entry(PLE, PLEConfig, asks=("columns",)),
     }
 )
 
@@ -97,10 +109,17 @@ class Ranker(nn.Module):
     ) -> None:
         super().__init__()
         self.kinds = [task.kind for task in tasks]
-        self.embeddings = Embeddings(_columns(layout), config.embedding_width)
-        in_width = self.embeddings.features * config.embedding_width + layout.dense_columns
+        entry = ARCHITECTURES[config.architecture]
+        sets = entry.sets(len(tasks), options)
+        self.embeddings = Embeddings(_columns(layout), config.embedding_width * sets)
+        in_width = self.embeddings.features * self.embeddings.width + layout.dense_columns
         self.dropout = Dropout(config.embedding_dropout)
-        self.architecture: Any = ARCHITECTURES[config.architecture].kind(in_width, len(tasks), options)
+        facts = {
+            "columns": input_columns(layout, self.embeddings.order, config.embedding_width, sets),
+            "names": tuple(task.name for task in tasks),
+        }
+        asked = {name: facts[name] for name in entry.asks}
+        self.architecture: Any = entry.kind(in_width, len(tasks), options, **asked)
         means = [s.mean for s in statistics]
         self.towers = Towers(
             len(tasks),
@@ -126,6 +145,11 @@ class Ranker(nn.Module):
         result: Tensor = self.heads.predict(self(batch))
         return result
 
+    def penalty(self) -> Tensor | None:
+        """What the architecture adds to the objective; None if nothing. To be asked between forward and backward."""
+        ask = getattr(self.architecture, "penalty", None)
+        return None if ask is None else ask()
+
     def gates(self, batch: Batch) -> list[GateWeights]:
         """What the architecture's gates do to a batch."""
         found: list[GateWeights] = self.architecture.gates(self.represent(batch))
@@ -138,6 +162,23 @@ class Ranker(nn.Module):
     def parameter_count(self) -> int:
         """All parameters, the embedding table included."""
         return sum(p.numel() for p in self.parameters())
+
+
+def input_columns(layout: Layout, order: Sequence[int], width: int, sets: int) -> InputColumns:
+    """What stands where in x: for each feature of `order` `sets` embeddings of `width`, then all scaled numbers."""
+    features: dict[str, list[int]] = {}
+    by_set: list[list[int]] = [[] for _ in range(sets)]
+    for place, feature in enumerate(order):
+        start = place * sets * width
+        features[layout.fields[feature].name] = list(range(start, start + sets * width))
+        for number, columns in enumerate(by_set):
+            columns += range(start + number * width, start + (number + 1) * width)
+    start = len(order) * sets * width
+    for field in layout.fields:
+        if field.dense >= 0:
+            features[field.name].append(start + field.dense)
+    numbers = range(start, start + layout.dense_columns)
+    return InputColumns(features, [[*columns, *numbers] for columns in by_set])
 
 
 def _columns(layout: Layout) -> Columns:

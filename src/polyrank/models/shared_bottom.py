@@ -6,19 +6,19 @@ Caruana, "Multitask Learning", Machine Learning 1997.
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
+from polyrank.nn.layers import NetworkConfig
 
 
 @dataclass(frozen=True)
-class SharedBottomConfig:
-    """Attributes: `widths`: the trunk's layers; `dropout`: the share of activations dropped after each."""
+class SharedBottomConfig(NetworkConfig):
+    """The trunk's layers, see `NetworkConfig`."""
 
     widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (256, 128)
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class SharedBottom(nn.Module):
@@ -33,7 +33,7 @@ class SharedBottom(nn.Module):
     def __init__(self, in_width: int, tasks: int, config: SharedBottomConfig) -> None:
         super().__init__()
         self.tasks = tasks
-        self.trunk = Level(in_width, [(1, 0)], [], config.widths, dropout=config.dropout)
+        self.trunk = Level(in_width, [(1, 0)], [], config.widths, **config.style)
         self.out_width = self.trunk.out_width
 
     def forward(self, x: Inputs) -> Tensor:

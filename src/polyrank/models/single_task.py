@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
+from polyrank.nn.layers import NetworkConfig
 
 
 @dataclass(frozen=True)
-class SingleTaskConfig:
-    """Attributes: `widths`: the hidden layers; `dropout`: the share of activations dropped after each."""
+class SingleTaskConfig(NetworkConfig):
+    """The hidden layers, see `NetworkConfig`."""
 
     widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (128, 64)
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class SingleTask(nn.Module):
@@ -34,7 +34,7 @@ class SingleTask(nn.Module):
         super().__init__()
         if tasks != 1:
             raise ValueError(f"single_task is for one task. Received: {tasks} tasks; name one with data.tasks")
-        self.network = Level(in_width, [(1, 0)], [], config.widths, dropout=config.dropout)
+        self.network = Level(in_width, [(1, 0)], [], config.widths, **config.style)
         self.out_width = self.network.out_width
 
     def forward(self, x: Inputs) -> Tensor:

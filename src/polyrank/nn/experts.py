@@ -12,13 +12,36 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.kernels import optional
-from polyrank.nn.layers import Dropout, StackedMLP
+from polyrank.nn.layers import Dropout, NetworkConfig, StackedMLP, StackedNorm
 
 fused = optional("polyrank.nn.fused")
 
 SHARED = -1  # the owner of what belongs to no single task
+
+
+@dataclass(frozen=True)
+class GatedConfig(NetworkConfig):
+    """What architectures of experts under gates have in common, besides the experts' layers.
+
+    Attributes:
+        gate_features: the features that the first level's gates read, by name; all where empty.
+    """
+
+    gate_features: tuple[str, ...] = ()
+
+    def gate_columns(self, columns: InputColumns | None) -> list[int] | None:
+        """The columns of x that the first level's gates read; None for all.
+
+        Raises:
+            ValueError: a name that no feature has.
+        """
+        if not self.gate_features:
+            return None
+        if columns is None:
+            raise ValueError("gate_features need to know the input's columns. Received: none")
+        return columns.of(self.gate_features)
 
 
 @dataclass(frozen=True)
@@ -50,11 +73,24 @@ class ExpertGroup(nn.Module):
         experts: M.
         widths: the layers' widths of each expert, at least one.
         gate_logits: K, 0 for no gate.
+        gate_columns: the columns of the input that gates read; None for all. The weights of the others are zero and
+            stay so, since they get no gradient: one product serves experts and gates.
         dropout: the share of activations dropped in training.
+        layer_norm: normalise every layer before ReLU.
+        residual: add to a deeper layer's output what it read, where both are equally wide.
     """
 
     def __init__(
-        self, in_width: int, experts: int, widths: tuple[int, ...], *, gate_logits: int = 0, dropout: float = 0.0
+        self,
+        in_width: int,
+        experts: int,
+        widths: tuple[int, ...],
+        *,
+        gate_logits: int = 0,
+        gate_columns: Sequence[int] | None = None,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         first, *deeper = widths
@@ -64,15 +100,39 @@ class ExpertGroup(nn.Module):
         weight = torch.empty(in_width, self.hidden).uniform_(-bound, bound)
         self.weight = nn.Parameter(torch.cat([weight, torch.zeros(in_width, gate_logits)], dim=1))
         self.bias = nn.Parameter(torch.zeros(self.hidden))
-        self.deeper = StackedMLP(experts, first, tuple(deeper), dropout=dropout)
+        self.norm = StackedNorm(experts, first) if layer_norm else None
+        self.deeper = StackedMLP(
+            experts, first, tuple(deeper), dropout=dropout, layer_norm=layer_norm, residual=residual
+        )
         self.dropout = Dropout(dropout)
+        if gate_columns is not None and gate_logits:
+            allowed = torch.ones_like(self.weight)
+            allowed[:, self.hidden :] = 0.0
+            allowed[list(gate_columns), self.hidden :] = 1.0
+            self.weight.register_hook(lambda gradient: gradient * allowed)  # type: ignore[no-untyped-call]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the compiled kernels can run it."""
+        return self.norm is None and self.deeper.plain
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, D]` → expert outputs `[M, B, H]` and gate logits `[B, K]`."""
         both = x @ self.weight
-        hidden = self.dropout(torch.relu(both[:, : self.hidden] + self.bias))
-        experts: Tensor = self.deeper(hidden.unflatten(1, (self.experts, -1)).transpose(0, 1))
+        sums = both[:, : self.hidden] + self.bias
+        if self.norm is not None:
+            sums = self.norm(self._by_expert(sums)).transpose(0, 1).flatten(1)
+        experts: Tensor = self.deeper(self._by_expert(self.dropout(torch.relu(sums))))
         return experts, both[:, self.hidden :]
+
+    def matrices(self) -> list[Tensor]:
+        """Every layer's weights, `[M, in, out]`."""
+        deeper: list[Tensor] = [layer.weight for layer in self.deeper.layers]  # type: ignore[misc]
+        return [self._by_expert(self.weight[:, : self.hidden]), *deeper]
+
+    def _by_expert(self, hidden: Tensor) -> Tensor:
+        """`[B, M·H₁]` → `[M, B, H₁]`."""
+        return hidden.view(len(hidden), self.experts, -1).transpose(0, 1)
 
 
 class Level(nn.Module):
@@ -85,7 +145,10 @@ class Level(nn.Module):
         groups: for each group its experts M and its gate logits K.
         gates: for each gate the experts it mixes (numbered over all groups); empty: the level gives out its experts.
         widths: the experts' layers.
+        gate_columns: the columns of the input that gates read; None for all.
         dropout: the share of activations dropped in training.
+        layer_norm: normalise every layer before ReLU.
+        residual: add to a deeper layer's output what it read, where both are equally wide.
     """
 
     def __init__(
@@ -95,11 +158,24 @@ class Level(nn.Module):
         gates: Sequence[Sequence[int]],
         widths: tuple[int, ...],
         *,
+        gate_columns: Sequence[int] | None = None,
         dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.groups = nn.ModuleList(
-            ExpertGroup(in_width, experts, widths, gate_logits=logits, dropout=dropout) for experts, logits in groups
+            ExpertGroup(
+                in_width,
+                experts,
+                widths,
+                gate_logits=logits,
+                gate_columns=gate_columns,
+                dropout=dropout,
+                layer_norm=layer_norm,
+                residual=residual,
+            )
+            for experts, logits in groups
         )
         self.gates = [list(gate) for gate in gates]
         self.starts = list(accumulate((len(gate) for gate in self.gates), initial=0))
@@ -134,3 +210,8 @@ class Level(nn.Module):
             torch.einsum("be,ebh->bh", weight, experts[gate]) for weight, gate in zip(weights, self.gates, strict=True)
         ]
         return torch.stack(mixed), torch.cat(weights, dim=1).detach()
+
+
+def mix(weights: Tensor, experts: Tensor) -> Tensor:
+    """Σ_e w_e · f_e(x): weights `[I, B, E]`, experts `[E, B, H]` → `[I, B, H]`."""
+    return torch.einsum("ibe,ebh->ibh", weights, experts)

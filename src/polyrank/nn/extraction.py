@@ -3,23 +3,32 @@
 B rows, T tasks, M own experts a task, S shared experts, D input width, H expert width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from torch import Tensor
 
 from polyrank.nn.experts import SHARED, GateWeights, Level
+from polyrank.nn.layers import Style
 
 
 @dataclass(frozen=True)
 class LevelShape:
-    """A level's `tasks` T, `specific` experts M of each, `shared` experts S, their layers' `widths`, and `dropout`."""
+    """A level's `tasks` T, `specific` experts M of each, `shared` experts S, and their layers (see `NetworkConfig`)."""
 
     tasks: int
     specific: int
     shared: int
     widths: tuple[int, ...]
     dropout: float = 0.0
+    layer_norm: bool = False
+    residual: bool = False
+
+    @property
+    def style(self) -> Style:
+        """The layers but for their widths."""
+        return {"dropout": self.dropout, "layer_norm": self.layer_norm, "residual": self.residual}
 
     @property
     def own(self) -> list[list[tuple[int, int]]]:
@@ -52,11 +61,17 @@ class LevelShape:
         return found
 
 
-def first_level(in_width: int, shape: LevelShape, *, shared_gate: bool) -> Level:
-    """The first level: every expert and gate reads the same x, so all their first layers are one product."""
+def first_level(
+    in_width: int, shape: LevelShape, *, shared_gate: bool, gate_columns: Sequence[int] | None = None
+) -> Level:
+    """The first level: every expert and gate reads the same x, so all their first layers are one product.
+
+    Gates read the columns `gate_columns` of it alone, if they are given.
+    """
     gates = _numbered(shape, shared=shared_gate)
     experts = shape.tasks * shape.specific + shape.shared
-    return Level(in_width, [(experts, sum(len(gate) for gate in gates))], gates, shape.widths, dropout=shape.dropout)
+    groups = [(experts, sum(len(gate) for gate in gates))]
+    return Level(in_width, groups, gates, shape.widths, gate_columns=gate_columns, **shape.style)
 
 
 def later_level(in_width: int, shape: LevelShape, *, shared_gate: bool) -> Level:
@@ -64,7 +79,7 @@ def later_level(in_width: int, shape: LevelShape, *, shared_gate: bool) -> Level
     gates = _numbered(shape, shared=shared_gate)
     groups = [(shape.specific, len(gate)) for gate in gates[: shape.tasks]]
     groups.append((shape.shared, len(gates[-1]) if shared_gate else 0))
-    return Level(in_width, groups, gates, shape.widths, dropout=shape.dropout)
+    return Level(in_width, groups, gates, shape.widths, **shape.style)
 
 
 def _numbered(shape: LevelShape, *, shared: bool) -> list[list[int]]:

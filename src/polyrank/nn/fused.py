@@ -51,8 +51,8 @@ class _Trace:
 
 
 def suits(level: Any) -> bool:
-    """Whether the kernels can run a level: they read experts sixteen numbers at a time."""
-    return not level.gates or level.out_width % LANES == 0
+    """Whether the kernels can run a level: plain layers, and where there are gates, outputs of sixteen numbers each."""
+    return all(group.plain for group in level.groups) and (not level.gates or level.out_width % LANES == 0)
 
 
 def run(level: Any, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,8 @@
 B rows, C id columns with a small table each, W embedding width, R rows of these tables together.
 """
 
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,3 +59,31 @@ class Inputs:
     def written(self) -> Tensor:
         """The whole x."""
         return self.wide if self.narrow is None else torch.cat([self.narrow.written(), self.wide], dim=1)
+
+
+@dataclass(frozen=True)
+class InputColumns:
+    """What stands where in x.
+
+    Attributes:
+        features: for every feature, by name, its columns: its embeddings (of all sets), and its scaled number if any.
+        sets: for every embedding set its columns: the embeddings that belong to it, and all scaled numbers.
+    """
+
+    features: Mapping[str, Sequence[int]]
+    sets: Sequence[Sequence[int]]
+
+    def of(self, names: Iterable[str]) -> list[int]:
+        """The columns of these features, in increasing order.
+
+        Raises:
+            ValueError: a name that no feature has.
+        """
+        found: set[int] = set()
+        for name in names:
+            if name not in self.features:
+                near = difflib.get_close_matches(name, self.features, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.features)}"
+                raise ValueError(f"features must be named as in the schema. Received: {name!r}; {hint}")
+            found.update(self.features[name])
+        return sorted(found)

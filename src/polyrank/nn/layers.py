@@ -1,10 +1,43 @@
 """Layers that every architecture is made of. B rows, G groups, D input width, H output width."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated, TypedDict
 
 import torch
+from annotated_types import Gt, Interval, MinLen
 from torch import Tensor, nn
+
+
+class Style(TypedDict, total=False):
+    """How hidden layers are made, besides their widths: keywords of whatever holds some (see `NetworkConfig`)."""
+
+    dropout: float
+    layer_norm: bool
+    residual: bool
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What the hidden layers of experts, trunks and tasks' networks have in common.
+
+    Attributes:
+        widths: the layers' widths.
+        dropout: the share of activations dropped after each layer.
+        layer_norm: normalise each layer's sums over its units before ReLU (Ba et al. 2016).
+        residual: add to a layer's output what it read, where both are equally wide (He et al. 2016).
+    """
+
+    widths: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (64,)
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    layer_norm: bool = False
+    residual: bool = False
+
+    @property
+    def style(self) -> Style:
+        """All but the widths."""
+        return {"dropout": self.dropout, "layer_norm": self.layer_norm, "residual": self.residual}
 
 
 class Dropout(nn.Module):
@@ -72,6 +105,29 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class StackedNorm(nn.Module):
+    """Layer normalisation of G groups: (x − mean) / √(variance + ε) over the H units, times 1 + gain, plus bias.
+
+    Ba et al., "Layer Normalization", 2016.
+
+    Args:
+        groups: G.
+        width: H.
+        epsilon: ε.
+    """
+
+    def __init__(self, groups: int, width: int, *, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(groups, 1, width))
+        self.bias = nn.Parameter(torch.zeros(groups, 1, width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[G, B, H]` → `[G, B, H]`."""
+        plain = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=self.epsilon)
+        return torch.addcmul(self.bias, plain, 1.0 + self.gain)
+
+
 class StackedMLP(nn.Module):
     """G independent networks of the same shape, ReLU and dropout after every layer.
 
@@ -80,17 +136,37 @@ class StackedMLP(nn.Module):
         in_width: D.
         widths: the layers' widths; empty for the identity.
         dropout: the share of activations dropped in training.
+        layer_norm: normalise before ReLU.
+        residual: add to a layer's output what it read, where both are equally wide.
     """
 
-    def __init__(self, groups: int, in_width: int, widths: tuple[int, ...], *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        groups: int,
+        in_width: int,
+        widths: tuple[int, ...],
+        *,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         sizes = (in_width, *widths)
         self.layers = nn.ModuleList(StackedLinear(groups, inner, outer) for inner, outer in pairwise(sizes))
+        self.norms = nn.ModuleList(StackedNorm(groups, width) for width in widths if layer_norm)
+        self.residual = [residual and inner == outer for inner, outer in pairwise(sizes)]
         self.dropout = Dropout(dropout)
         self.out_width = sizes[-1]
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is nothing but products, biases, ReLU and dropout: what the compiled kernels can run."""
+        return not self.norms and not any(self.residual)
+
     def forward(self, x: Tensor) -> Tensor:
         """`[G, B, D]` → `[G, B, H]`."""
-        for layer in self.layers:
-            x = self.dropout(torch.relu(layer(x)))
+        for number, (layer, add) in enumerate(zip(self.layers, self.residual, strict=True)):
+            sums = self.norms[number](layer(x)) if self.norms else layer(x)
+            out = self.dropout(torch.relu(sums))
+            x = x + out if add else out
         return x

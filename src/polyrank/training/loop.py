@@ -239,6 +239,9 @@ class Trainer:
         mass = (batch.where.float() if batch.weights is None else batch.where * batch.weights).sum(dim=0)
         for parameter in self.dense_parameters:
             parameter.grad = None
+        penalty = self.ranker.penalty()
+        if penalty is not None:  # not a task's: no balancer weighs it
+            torch.autograd.backward(penalty, retain_graph=True)
         self.balancer.backward(losses, mass > 0)
         if config.clip_norm:
             clip_norm(self.dense_parameters, config.clip_norm)

@@ -118,11 +118,11 @@ EMBEDDING_OPTIMIZERS = {"adam": LazyAdam, "adagrad": RowwiseAdagrad}
 
 
 def dense_optimizer(ranker: Ranker, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW on everything but the embedding table; biases are not decayed."""
+    """AdamW on everything but the embedding table; weights are decayed, but no biases, gains or mixing coefficients."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in ranker.dense_parameters():
-        (plain if name.endswith("bias") or weight_decay == 0 else decayed).append(parameter)
+        (decayed if name.endswith("weight") and weight_decay > 0 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
