@@ -265,6 +265,53 @@ def test_a_study_without_lightgbm_says_so() -> None:
     assert "Against single-task models" in page.text
 
 
+def balanced_study() -> dict[str, Any]:
+    """The fixture as a study of balancers, of which a run recorded all there is."""
+    study = copy.deepcopy(STUDY)
+    names = [task["name"] for task in study["tasks"]]
+    for model in study["models"]:
+        model["name"] += " + dwa"
+    curve = study["models"][0]["curves"][0]
+    count = len(curve["rows"])
+    curve["weights"] = {name: [1.0 + 0.1 * i for i in range(count)] for name in names}
+    curve["gradient_norms"] = {name: [0.5] * count for name in names}
+    curve["cosines"] = [[[1.0, -0.25], [-0.25, 1.0]]] * count
+    study["pareto"] = {
+        "reference": dict.fromkeys(names, 0.9),
+        "hypervolume": 0.0042,
+        "models": {
+            model["name"]: {"front": index == 1, "share": 0.25, "alone": 0.5}
+            for index, model in enumerate(study["models"])
+        },
+    }
+    return study
+
+
+def test_the_pareto_picture_and_its_table() -> None:
+    study = balanced_study()
+    page = Page(seesaw_html(study))
+    assert "MMoE + dwa: helped income" in page.text
+    assert "2 MMoE + dwa yes 50.0 % 25.0 %" in page.text
+    assert "1 Shared bottom + dwa no 50.0 % 25.0 %" in page.text
+    assert "Hypervolume 0.0042" in page.text
+    (picture,) = [
+        f for f in page.figures if "better →" in f["layout"].get("yaxis", {}).get("title", {}).get("text", "")
+    ]
+    points = {trace["name"]: (trace["x"][0], trace["y"][0]) for trace in picture["data"] if "name" in trace}
+    mean = {model["name"]: model["tasks"] for model in study["models"]}["mmoe + dwa"]
+    assert points["MMoE + dwa"] == (mean["income"]["mean"], mean["never_married"]["mean"])
+    assert {"Single-task", "LightGBM"} < set(points)
+
+
+def test_what_a_balancer_did_is_shown_for_the_model_that_recorded_it() -> None:
+    page = Page(seesaw_html(balanced_study()))
+    assert "Balancing over time" in page.text
+    for panel in ("Loss weights", "Gradient norms", "Agreement over time"):
+        assert page.text.count(panel) == 1
+    assert sum(tag == "details" for tag, _ in page.tags) == 1
+    assert "Balancing over time" not in Page(seesaw_html(STUDY)).text
+
+
 def test_effective_experts_are_the_exponential_of_the_entropy() -> None:
     study = copy.deepcopy(STUDY)
     study["models"][1]["gates"] = [

@@ -100,7 +100,7 @@ def test_a_run_directory(configure: Configure, tmp_path: Path) -> None:
 
     assert {path.name for path in run.iterdir()} == {
         *("config.toml", "schema.toml", "environment.json", "history.jsonl", "metrics.json"),
-        *("encoders", "encoded", "checkpoints", ".lock"),
+        *("encoders", "encoded", "checkpoints", "report.html", ".lock"),
     }
     assert read_toml(run / "config.toml") == settings.table(run=True)
     assert load_schema(run / "schema.toml") == load_schema(tmp_path / "schema.toml")

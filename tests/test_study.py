@@ -19,8 +19,6 @@ from polyrank.metrics.ranking import auc, xauc
 from polyrank.plots import display_name
 from polyrank.progress import Silent
 from polyrank.report import seesaw_html
-from polyrank.settings import load_settings
-from polyrank.study import Training, plan
 from polyrank.training.pool import run_all
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/seesaw.json").read_text(encoding="utf-8"))
@@ -299,6 +297,29 @@ class TestDocument:
             assert set(model["calibration"]) == {"click"}  # a watch time is no probability
             assert sum(model["calibration"]["click"]["count"]) == 500
 
+    def test_the_front_of_the_models(self, finished):
+        _, study = finished
+        pareto = study["pareto"]
+        means = np.array([[model["tasks"][task]["mean"] for task in TASKS] for model in study["models"]])
+        single = [study["references"]["single_task"][task]["mean"] for task in TASKS]
+        assert list(pareto["models"]) == list(MODELS)
+        low, high = (f(np.array([*means, single]), axis=0) for f in (np.min, np.max))
+        corner = low - 0.1 * (high - low)
+        assert list(pareto["reference"].values()) == pytest.approx(corner)
+        # Of two models, either both are on the front or one beats the other on both tasks.
+        beaten = [(other > own).all() for own, other in zip(means, means[::-1], strict=True)]
+        assert [not entry["front"] for entry in pareto["models"].values()] == beaten
+        boxes = (means - corner).prod(axis=1)
+        both = boxes.sum() - (means.min(axis=0) - corner).prod()
+        assert pareto["hypervolume"] == pytest.approx(both)
+        assert [entry["alone"] for entry in pareto["models"].values()] == pytest.approx(boxes / both)
+        assert [entry["share"] for entry in pareto["models"].values()] == pytest.approx(1 - boxes[::-1] / both)
+
+    def test_models_name_their_balancer(self, finished):
+        assert [(m["name"], m["architecture"], m["balancer"]) for m in finished[1]["models"]] == [
+            (name, name, "static") for name in MODELS
+        ]
+
     def test_notes_say_what_is_weak(self, finished):
         notes = " ".join(finished[1]["notes"])
         assert "2 seeds: " in notes
@@ -480,21 +501,6 @@ def test_bad_settings_stop_before_anything_is_written(folder, tmp_path):
         with pytest.raises(ConfigError):
             compare(folder, out, sets)
     assert not out.exists()
-
-
-def test_plan(folder):
-    settings = load_settings(folder / "config.toml")
-    trainings = plan(settings, TASKS)
-    assert {training.name for training in trainings} == RUNS
-    assert len(trainings) == len(RUNS)
-    assert not any(
-        t.model == "lightgbm" for t in plan(load_settings(folder / "config.toml", ["compare.lightgbm=false"]), TASKS)
-    )
-
-
-def test_names_of_runs():
-    assert Training("ple", 3).name == "ple-seed3"
-    assert Training("single_task", 0, "like").name == "single_task-like-seed0"
 
 
 @pytest.mark.usefixtures("in_process")

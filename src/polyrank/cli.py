@@ -97,7 +97,11 @@ def compare(
     set_: Sets = None,
     resume: Resume = False,
 ) -> None:
-    """The seesaw study: every architecture × seed against single-task models and LightGBM, with verdicts per task."""
+    """The seesaw study: every architecture × balancer × seed against single-task models and LightGBM.
+
+    What is compared stands in \\[compare]: architectures, balancers, seeds. Each model is paired by seed with
+    single-task models and judged on test data that selected nothing; report.html gives a verdict per task.
+    """
     _check_config(config, set_)
     from polyrank import experiment
 
@@ -112,13 +116,13 @@ def train(
     set_: Sets = None,
     resume: Resume = False,
 ) -> None:
-    """Train one ranker; its best checkpoint, history and metrics are in the run directory."""
+    """Train one ranker; its best checkpoint, history, metrics and report.html are in the run directory."""
     _check_config(config, set_)
     from polyrank import experiment
 
     document = experiment.train(config, set_ or [], out, resume=resume, progress=Terminal())
     _print_metrics(document)
-    out_console.print(f"\nrun: {out}", markup=False, soft_wrap=True)
+    out_console.print(f"\nrun: {out}\nreport: {(out / 'report.html').resolve()}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The verbs: what a command does, from paths to files. The only module that knows everything."""
 
 import datetime
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,13 +21,15 @@ from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
 from polyrank.datasets import PREFIX, open_data, open_schema
 from polyrank.errors import ConfigError
-from polyrank.evaluation.predict import predict
-from polyrank.files import locked, scratch, sweep, write_json, write_text, writing
+from polyrank.evaluation.predict import PRIMARY, predict
+from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text, writing
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
+from polyrank.run_report import run_html
 from polyrank.runs import EVALUATION_BATCH, Prepared, begin, check_new, evaluate_part, load_run, prepare, train_run
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
+from polyrank.training.history import read_history
 
 HERE = Path()
 DEMO: dict[str, Any] = {
@@ -110,7 +113,27 @@ def train_settings(
         part = "test" if "test" in prepared.parts else "valid"
         _, document = evaluate_part(ranker, prepared, settings, part, progress)
         write_json(out / "metrics.json", document)
+        write_text(out / "report.html", run_html(_run(settings, prepared, out, document)))
         return document
+
+
+def _run(settings: Settings, prepared: Prepared, out: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """A finished run as its page shows it."""
+    names = settings.data.tasks or prepared.schema.task_names
+    environment = read_json(out / "environment.json")
+    kinds = {task.name: task.kind for task in prepared.schema.tasks}
+    return {
+        "format": 1,
+        "title": out.name,
+        "created": environment["created"],
+        "command": shlex.join(map(str, environment["command"])),
+        "architecture": settings.model.architecture,
+        "balancer": settings.balance.method,
+        "metric": settings.train.metric,
+        "tasks": [{"name": name, "metric": PRIMARY[kinds[name]]} for name in names],
+        "metrics": metrics,
+        "history": read_history(out / "history.jsonl", names),
+    }
 
 
 def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress | None = None) -> dict[str, Any]:

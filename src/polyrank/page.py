@@ -6,7 +6,6 @@ figures travel as JSON that cannot close its script element. Nothing is written 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from polyrank import plots
 from polyrank.errors import DataError
+from polyrank.plots import Panel
 
 FORMAT: Final = 1
 METRICS: Final = {
@@ -30,15 +30,6 @@ METRICS: Final = {
     "rmse": "RMSE",
 }
 _MINUS: Final = "\u2212"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure of a page, with the words above it."""
-
-    title: str
-    note: str
-    figure: go.Figure
 
 
 def render(template: str, **context: object) -> str:

@@ -70,6 +70,15 @@ COSTS: Final = {
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One figure of a page, with the words above it."""
+
+    title: str
+    note: str
+    figure: go.Figure
+
+
+@dataclass(frozen=True)
 class Verdict:
     """How one verdict looks: never told by colour alone."""
 
@@ -102,8 +111,9 @@ def finite(value: object) -> float | None:
 
 
 def display_name(name: str) -> str:
-    """The field's spelling of a built-in architecture or reference; any other name as it is."""
-    return _DISPLAY.get(name, name)
+    """The field's spelling of an architecture (also before ` + balancer`) or a reference; other names as they are."""
+    architecture, plus, balancer = name.partition(" + ")
+    return _DISPLAY.get(architecture, architecture) + plus + balancer
 
 
 def label(name: object) -> str:

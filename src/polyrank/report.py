@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from polyrank import plots
 from polyrank.charts import profile as of_profile
+from polyrank.charts.fronts import Point, front_figure, roles
+from polyrank.charts.history import balance_panels
 from polyrank.page import (
     METRICS,
-    Panel,
     check_document,
     delta_text,
     drawn,
@@ -19,6 +20,7 @@ from polyrank.page import (
     share_text,
     value_text,
 )
+from polyrank.plots import Panel
 
 _REFERENCES: Final = {"single_task": "single-task models", "lightgbm": "LightGBM"}
 _SAID: Final = {"gain": "helped {}", "loss": "hurt {}", "tie": "no difference for {}"}
@@ -70,6 +72,9 @@ def seesaw_html(study: dict[str, Any]) -> str:
         seesaw={reference: _seesaw_panels(study, reference) for reference in references},
         metrics={task: _shown_metrics(study, task) for task in tasks},
         curves=_curve_panels(study),
+        pareto=_pareto_rows(study),
+        front=_front_panels(study),
+        balance={m["name"]: panels for m in models if (panels := _balance_panels(m, tasks))},
         gates={model["name"]: _gate_panels(model, _largest_weight(models)) for model in models if model.get("gates")},
         calibration=drawn(
             Panel(t, _task_note(task), plots.calibration_figure(models, t)) for t, task in _tasks(study).items()
@@ -191,6 +196,45 @@ def _curve_panels(study: Mapping[str, Any]) -> list[Panel]:
         for name, task in _tasks(study).items()
         for part, words in (("valid", "{} on validation data"), ("train_loss", "training loss"))
     )
+
+
+def _front_panels(study: Mapping[str, Any]) -> list[Panel]:
+    """The Pareto picture: models numbered as in the table beside it, and references, a point each."""
+    pareto, tasks = study.get("pareto") or {}, list(_tasks(study))
+    judged = roles(pareto.get("models") or {})
+    styles = plots.strokes(model["name"] for model in study["models"])
+    points = []
+    for index, model in enumerate(study["models"], start=1):
+        cells = [(model.get("tasks") or {}).get(task) or {} for task in tasks]
+        runs = list(zip(*(cell.get("per_seed") or [] for cell in cells), strict=False))
+        role, name = judged.get(model["name"], "dominated"), plots.display_name(model["name"])
+        means = [cell.get("mean") for cell in cells]
+        points.append(Point(name, means, role, styles[model["name"]], str(index), runs))
+    for name, found in (study.get("references") or {}).items():
+        means = [((found or {}).get(task) or {}).get("mean") for task in tasks]
+        name = plots.display_name(name)
+        points.append(Point(name, means, "reference", plots.Stroke(plots.REFERENCE, ""), name))
+    corner = [plots.finite((pareto.get("reference") or {}).get(task)) for task in tasks]
+    axes = [f"{name} ({_metric_name(task)})" for name, task in _tasks(study).items()]
+    figure = front_figure(points if pareto else [], axes, [end for end in corner if end is not None])
+    note = "numbers as in the table; small points are single seeds"
+    return drawn([Panel("What each task got", note if len(axes) == 2 else "numbers as in the table", figure)])
+
+
+def _pareto_rows(study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table beside the picture: number, name, whether on the front, shares of the volume."""
+    judged = (study.get("pareto") or {}).get("models") or {}
+    return [
+        {"number": index, "name": model["name"], **judged[model["name"]]}
+        for index, model in enumerate(study["models"], start=1)
+        if model["name"] in judged
+    ]
+
+
+def _balance_panels(model: Mapping[str, Any], tasks: Sequence[str]) -> list[Panel]:
+    """What the balancer of the first seed's run recorded."""
+    curves = model.get("curves") or []
+    return balance_panels(curves[0], tasks) if curves else []
 
 
 def _gate_panels(model: Mapping[str, Any], largest: float) -> list[Panel]:

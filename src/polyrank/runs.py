@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -288,7 +288,11 @@ def _check_tasks(schema: Schema, settings: Settings) -> None:
             received=settings.train.metric,
             mend=config.nearest(settings.train.metric, ["mean", *names]),
         )
-    _build_balancer(names, settings)  # what it refuses, it refuses before anything is encoded
+    for method in {
+        settings.balance.method,
+        *settings.compare.balancers,
+    }:  # what they refuse, before anything is encoded
+        _build_balancer(names, replace(settings, balance=replace(settings.balance, method=method)))
 
 
 def _environment(directory: Path, threads: int, precision: str, progress: Progress) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class CompareConfig:
 
     Attributes:
         architectures: which multi-task models are compared.
+        balancers: with which balancers each architecture is trained; where empty, with `balance.method` alone.
         seeds: each model is trained once with every seed, and paired by it with the single-task models.
         lightgbm: also compare with a LightGBM per task.
         lightgbm_rows: train LightGBM on at most so many rows, chosen at random: it holds them in memory.
@@ -64,6 +65,7 @@ class CompareConfig:
     """
 
     architectures: Annotated[tuple[str, ...], MinLen(1)] = ("shared_bottom", "mmoe", "ple")
+    balancers: tuple[str, ...] = ()
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2)
     lightgbm: bool = True
     lightgbm_rows: Annotated[int, Ge(1)] = 2_000_000
@@ -91,8 +93,8 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     balancers: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_model(self, architecture: str, seed: int, tasks: Iterable[str] = ()) -> "Settings":
-        """The same experiment with another architecture, seed, and (where given) tasks.
+    def with_model(self, architecture: str, seed: int, tasks: Iterable[str] = (), balancer: str = "") -> "Settings":
+        """The same experiment with another architecture, seed, and (where given) tasks and balancer.
 
         A metric or balance of tasks that are left out falls back: to `mean`, and to no balance for a task alone.
         """
@@ -103,7 +105,7 @@ class Settings:
             self,
             data=replace(self.data, tasks=tasks),
             model=replace(self.model, architecture=architecture),
-            balance=BalanceConfig() if alone else self.balance,
+            balance=BalanceConfig() if alone else replace(self.balance, method=balancer or self.balance.method),
             balancers={name: entry.config() for name, entry in BALANCERS.items()} if alone else self.balancers,
             train=replace(self.train, seed=seed, metric=metric if metric in tasks or not tasks else "mean"),
         )
@@ -187,10 +189,16 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
     for where, name, known in (
         ("model.architecture", settings.model.architecture, ARCHITECTURES),
         *(("compare.architectures", name, ARCHITECTURES) for name in settings.compare.architectures),
+        *(("compare.balancers", name, BALANCERS) for name in settings.compare.balancers),
         ("balance.method", settings.balance.method, BALANCERS),
     ):
         if name not in known:
             raise ConfigError(f"{where} must be known", received=name, mend=config.nearest(name, known))
+    for key in ("architectures", "balancers", "seeds"):
+        chosen = getattr(settings.compare, key)
+        if len(set(chosen)) < len(chosen):
+            received = ", ".join(map(str, chosen))
+            raise ConfigError(f"compare.{key} must name each once", received=received, mend="remove the repetition")
     if "single_task" in settings.compare.architectures:
         raise ConfigError(
             "compare.architectures are multi-task models; single-task ones are always trained beside them",

@@ -1,60 +1,32 @@
-"""The seesaw study: architectures × seeds beside single-task models and LightGBM, each trained in a process of its own.
+"""The seesaw study: architectures × balancers × seeds beside single-task models and LightGBM.
 
-OUT/encoders, OUT/encoded     shared by all runs
-OUT/runs/<name>/              one run directory a training, with predictions.npy and result.json when it is done
+Each is trained in a process of its own, into a directory below OUT/runs; OUT/encoders and OUT/encoded are shared.
 """
 
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from polyrank.data.encoders import Encoders
-from polyrank.data.loader import Loader
-from polyrank.data.schema import load_schema, save_schema
-from polyrank.data.store import EncodedData
+from polyrank.data.schema import save_schema
 from polyrank.errors import RunError
-from polyrank.evaluation.boosting import boost
-from polyrank.evaluation.gates import gate_utilisation
+from polyrank.evaluation.pareto import front
 from polyrank.evaluation.predict import PRIMARY, task_metrics, with_truth
 from polyrank.evaluation.seesaw import Difference, Sweep, differences, lack, sweep
-from polyrank.files import read_json, write_json, writing
+from polyrank.files import read_json, write_json
 from polyrank.metrics.calibration import calibration_curve
 from polyrank.progress import Bar, Progress
-from polyrank.runs import EVALUATION_BATCH, Prepared, begin, changed_keys, evaluate_part, prepare, train_run
+from polyrank.runs import Prepared, changed_keys, prepare
 from polyrank.settings import Settings
-from polyrank.training.pool import Job, peak_memory, run_all
+from polyrank.training.history import read_history
+from polyrank.training.pool import Job, run_all
+from polyrank.trainings import Contender, Training, contenders, is_done, plan, train_one
 
-_GATE_BATCHES = 25
 _MOST_JOBS = 8  # side by side, unless more are asked for: each holds a model and its optimiser
-
-
-@dataclass(frozen=True)
-class Training:
-    """One trained model of the study: `model` is an architecture's name, "single_task" or "lightgbm"."""
-
-    model: str
-    seed: int
-    task: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its directory."""
-        return "-".join(part for part in (self.model, self.task, f"seed{self.seed}") if part)
-
-
-def plan(settings: Settings, tasks: Sequence[str]) -> list[Training]:
-    """Every training of the study: references first, then each architecture with each seed."""
-    compare = settings.compare
-    singles = [Training("single_task", seed, task) for seed in compare.seeds for task in tasks]
-    boosted = [Training("lightgbm", compare.seeds[0], task) for task in tasks if compare.lightgbm]
-    return [*boosted, *singles, *(Training(name, seed) for name in compare.architectures for seed in compare.seeds)]
 
 
 def run_study(
@@ -92,10 +64,10 @@ def run_study(
     cores = _processors()
     workers = min(settings.compare.jobs or min(cores, _MOST_JOBS), len(trainings))
     threads = max(1, cores // workers)
-    waiting = [t for t in trainings if not _done(t, settings, out)]
+    waiting = [t for t in trainings if not is_done(t, settings, out)]
     if len(waiting) < len(trainings):
         progress.say(f"{len(trainings) - len(waiting)} of {len(trainings)} runs are already there")
-    jobs = [Job(t.name, _one, (t, settings, out, threads)) for t in waiting]
+    jobs = [Job(t.name, train_one, (t, settings, out, threads)) for t in waiting]
     run_all(jobs, workers, progress)
     with progress.bar("judging", len(tasks) * settings.compare.replicates, unit="replicates") as bar:
         return _Judge(settings, prepared, out, tasks).study(title, command, bar)
@@ -106,76 +78,12 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _done(training: Training, settings: Settings, out: Path) -> bool:
-    """Whether the result is there. LightGBM's depends on a key of [compare], which may change between calls."""
-    result = out / "runs" / training.name / "result.json"
-    if training.model != "lightgbm" or not result.exists():
-        return result.exists()
-    return bool(read_json(result).get("rows") == settings.compare.lightgbm_rows)
-
-
-def _one(training: Training, settings: Settings, out: Path, threads: int, progress: Progress) -> None:
-    """One training from beginning to end; in a process of its own."""
-    torch.set_num_threads(threads)
-    schema = load_schema(out / "schema.toml")
-    encoders = Encoders.load(out / "encoders", schema)
-    parts = {part: EncodedData.open(out / "encoded" / part, verify=False) for part in ("train", "valid", "test")}
-    prepared = Prepared(schema, encoders, parts)
-    directory = out / "runs" / training.name
-    work = _boosted if training.model == "lightgbm" else _trained
-    predictions, result = work(training, settings, prepared, directory, threads, progress)
-    result["cost"]["peak_memory_bytes"] = peak_memory()
-    with writing(directory / "predictions.npy") as temporary, temporary.open("wb") as stream:
-        np.save(stream, predictions)
-    write_json(directory / "result.json", result)
-
-
-def _boosted(
-    training: Training, settings: Settings, prepared: Prepared, directory: Path, threads: int, progress: Progress
-) -> tuple[np.ndarray, dict[str, Any]]:
-    parts = prepared.parts
-    with progress.bar("boosting", None):
-        boosted = boost(
-            prepared.schema,
-            prepared.encoders.layout,
-            training.task,
-            parts["train"],
-            parts["valid"],
-            parts["test"],
-            rows=settings.compare.lightgbm_rows,
-            threads=threads,
-            seed=training.seed,
-        )
-    cost = {"train_seconds": boosted.seconds, "model_bytes": boosted.model_bytes, "trees": boosted.trees}
-    result = {"format": 1, "rows": settings.compare.lightgbm_rows, "gates": [], "cost": cost}
-    return boosted.predictions[:, None], result
-
-
-def _trained(
-    training: Training, settings: Settings, prepared: Prepared, directory: Path, threads: int, progress: Progress
-) -> tuple[np.ndarray, dict[str, Any]]:
-    mine = settings.with_model(training.model, training.seed, (training.task,) if training.task else ())
-    begin(directory, mine, prepared.schema, progress)
-    ranker, result = train_run(prepared, mine, directory, progress, resume=True)
-    table, document = evaluate_part(ranker, prepared, mine, "test", progress)
-    write_json(directory / "metrics.json", document)
-    loader = Loader(prepared.schema, prepared.parts["test"], EVALUATION_BATCH, tasks=mine.data.tasks)
-    names = [task.name for task in table.tasks]
-    cost = {
-        "parameters": ranker.parameter_count(),
-        "train_seconds": result.seconds,
-        "model_bytes": (directory / "checkpoints/best.safetensors").stat().st_size,
-        "rows_per_second": result.rows / max(result.seconds, 1e-9),
-    }
-    gates = gate_utilisation(ranker, islice(loader.in_order(), _GATE_BATCHES), names)
-    return table.predictions, {"format": 1, "gates": gates, "cost": cost}
-
-
 class _Judge:
     """Reads the finished runs of a study and compares them."""
 
     def __init__(self, settings: Settings, prepared: Prepared, out: Path, tasks: Sequence[str]) -> None:
         self.settings, self.compare, self.prepared, self.out = settings, settings.compare, prepared, out
+        self.contenders = {one.name: one for one in contenders(settings)}
         schema, self.test = prepared.schema, prepared.parts["test"]
         self.tasks = [schema.tasks[schema.task_names.index(name)] for name in tasks]
         labels = np.asarray(self.test.labels)
@@ -186,19 +94,19 @@ class _Judge:
     def study(self, title: str, command: str, bar: Bar) -> dict[str, Any]:
         """The whole of `seesaw.json`, but for when it was made."""
         compare, parts = self.compare, self.prepared.parts
-        models = [self._model(name) for name in compare.architectures]
+        models = [self._model(one) for one in self.contenders.values()]
         references: dict[str, dict[str, Any]] = {"single_task": {}}
         if compare.lightgbm:
             references["lightgbm"] = {}
         for index, task in enumerate(self.tasks):
-            found = {name: self._predictions(name, index) for name in (*compare.architectures, *references)}
+            found = {name: self._predictions(name, index) for name in (*self.contenders, *references)}
             where = self.truth.where[:, index]
             labels = self.truth.labels[where, index]
             groups = None if self.truth.groups is None else self.truth.groups[where]
             why = lack(task.kind, labels, groups)
             sweeps = {name: [sweep(task.kind, p[where], labels) for p in each] for name, each in found.items()}
             deltas = differences(
-                {name: sweeps[name] for name in compare.architectures},
+                {name: sweeps[name] for name in self.contenders},
                 {name: sweeps[name] for name in references},
                 groups,
                 len(labels),
@@ -232,6 +140,7 @@ class _Judge:
             "tasks": [self._task(index) for index in range(len(self.tasks))],
             "references": references,
             "models": models,
+            "pareto": self._pareto(models, references["single_task"]),
             "costs": {name: self._reference_cost(name) for name in references},
             "config": json.loads(json.dumps(self.settings.table(run=False))),
         }
@@ -250,30 +159,60 @@ class _Judge:
             "base_rate": float(labels.mean()) if binary and len(labels) else None,
         }
 
-    def _model(self, name: str) -> dict[str, Any]:
+    def _model(self, one: Contender) -> dict[str, Any]:
         """What does not depend on a task: gates, curves, cost (means over seeds)."""
-        results = [read_json(path / "result.json") for path in self._directories(name)]
+        directories = list(self._directories(one.name))
+        results = [read_json(path / "result.json") for path in directories]
         costs = [result["cost"] for result in results]
         cost = {key: float(np.mean([c[key] for c in costs])) for key in costs[0]}
         for key in ("parameters", "peak_memory_bytes", "model_bytes"):
             cost[key] = round(cost[key])
-        curves = [self._curve(seed, d) for seed, d in zip(self.compare.seeds, self._directories(name), strict=True)]
         # Of the first seed: experts have no identity across seeds, a mean would blur every preference.
         gates = results[0]["gates"]
-        return {"name": name, "tasks": {}, "gates": gates, "calibration": {}, "curves": curves, "cost": cost}
+        names = [task.name for task in self.tasks]
+        curves = [
+            {"seed": seed} | read_history(directory / "history.jsonl", names)
+            for seed, directory in zip(self.compare.seeds, directories, strict=True)
+        ]
+        return {
+            "name": one.name,
+            "architecture": one.architecture,
+            "balancer": one.balancer or self.settings.balance.method,
+            "tasks": {},
+            "gates": gates,
+            "calibration": {},
+            "curves": curves,
+            "cost": cost,
+        }
 
-    def _curve(self, seed: int, directory: Path) -> dict[str, Any]:
-        lines = [json.loads(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    def _pareto(self, models: Sequence[dict[str, Any]], single: dict[str, Any]) -> dict[str, Any] | None:
+        """Which models no other one beats on every task; None where there is one task, or a metric is undefined.
 
-        def column(part: str) -> dict[str, list[Any]]:
-            return {task.name: [line[part][task.name] for line in lines] for task in self.tasks}
-
-        rows = [line["rows"] for line in lines]
-        return {"seed": seed, "rows": rows, "train_loss": column("train_loss"), "valid": column("valid")}
+        The volume is measured from the worst of all models and of the single-task ones, less a tenth of the range.
+        """
+        names = [task.name for task in self.tasks]
+        means = [[cells[name]["mean"] for name in names] for cells in (*(model["tasks"] for model in models), single)]
+        if len(names) < 2 or any(value is None for row in means for value in row):
+            return None
+        corner = front(means).reference
+        judged = front(means[:-1], corner)
+        return {
+            "reference": dict(zip(names, corner.tolist(), strict=True)),
+            "hypervolume": judged.volume,
+            "models": {
+                model["name"]: {
+                    "front": bool(member),
+                    "share": float(share),
+                    "alone": front([row], corner).volume / judged.volume if judged.volume > 0 else None,
+                }
+                for model, row, member, share in zip(models, means, judged.members, judged.shares, strict=False)
+            },
+        }
 
     def _directories(self, name: str, task: str = "") -> Iterator[Path]:
         seeds = self.compare.seeds[:1] if name == "lightgbm" else self.compare.seeds
-        return (self.out / "runs" / Training(name, seed, task).name for seed in seeds)
+        one = self.contenders.get(name) or Contender(name, name, "")
+        return (self.out / "runs" / Training(one.architecture, seed, task, one.balancer).name for seed in seeds)
 
     def _predictions(self, name: str, index: int) -> list[np.ndarray]:
         """A task's predictions `[N]` for every test row, one array a seed."""
@@ -341,7 +280,7 @@ class _Judge:
             notes.append("LightGBM is trained once a task; its own randomness is not in the intervals.")
         if compare.lightgbm and self.prepared.parts["train"].rows > compare.lightgbm_rows:
             notes.append(f"LightGBM was trained on {compare.lightgbm_rows:,} random rows, the models on all.")
-        comparisons = len(compare.architectures) * len(self.tasks)
+        comparisons = len(self.contenders) * len(self.tasks)
         if comparisons > 1:
             notes.append(
                 f"Each interval covers {compare.level:.0%} by itself; of {comparisons} verdicts against single-task "
