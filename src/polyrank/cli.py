@@ -99,8 +99,9 @@ def compare(
 ) -> None:
     """The seesaw study: every architecture × balancer × seed against single-task models and LightGBM.
 
-    What is compared stands in \\[compare]: architectures, balancers, seeds. Each model is paired by seed with
-    single-task models and judged on test data that selected nothing; report.html gives a verdict per task.
+    The config's section compare says what is compared: architectures,
+    balancers, seeds. Models are paired with single-task ones by seed, and
+    judged on test data that selected nothing: a verdict per task.
     """
     _check_config(config, set_)
     from polyrank import experiment
