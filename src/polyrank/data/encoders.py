@@ -16,6 +16,7 @@ from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
 from polyrank.data.labels import read_groups, read_labels, read_weights
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, FeatureKind, Schema
+from polyrank.data.tree import contradictions, refuse, settled, told
 from polyrank.data.vocabularies import Buckets, Encoder, NumberScale, Vocabulary, restore
 from polyrank.errors import DataError, RunError
 from polyrank.files import read_json, writing
@@ -107,14 +108,15 @@ class Encoders:
         """Learn vocabularies, bins, scales and label statistics in one pass over `source`, with bounded memory.
 
         Raises:
-            DataError: a column is missing or of the wrong type, a label is not 0/1, no row of a task has a label, or a
-                binary label has one class only.
+            DataError: a column is missing or of the wrong type, a label is not 0/1 or contradicts the tree where the
+                schema forbids it, no row of a task has a label, or a binary label has one class only.
         """
         schema.check(source.schema, source.name)
         counts = {f.name: ValueCounts() for f in schema.features if _has_vocabulary(f)}
         sketches = {f.name: NumberSketch() for f in schema.features if f.kind == "number"}
         types = {f.name: _key_type(source.schema.field(f.source).type) for f in schema.features if f.kind != "number"}
         moments = Moments(len(schema.tasks))
+        contradicting = np.zeros(len(schema.tasks), np.int64)
         with (progress or Silent()).bar(f"fitting encoders on {source.name}", source.count_rows()) as bar:
             for batch in source.batches(schema.columns(labels=True)):
                 for feature in schema.features:
@@ -124,9 +126,15 @@ class Encoders:
                     elif (owner := feature.shares or feature.name) in counts:
                         counts[owner].add(_key_array(feature, array, types[owner]))
                 labels = read_labels(schema, batch)
+                contradicting += contradictions(schema, labels).sum(axis=0)
+                if schema.contradiction != "error":  # else all are counted first, and refused below
+                    labels = settled(schema, labels)
                 where = schema.sample_spaces(labels, read_weights(schema, batch))
                 moments.add(np.where(where, labels, np.nan))
                 bar.advance(batch.num_rows)
+        refuse(schema, contradicting)
+        for sentence in told(schema, contradicting):
+            (progress or Silent()).say(f"contradiction in {source.name}: {sentence}")
         encoders: dict[str, Encoder] = {}
         for feature in schema.features:
             if feature.kind == "number":
@@ -172,7 +180,7 @@ class Encoders:
         return Encoded(
             ids,
             dense,
-            read_labels(self.schema, batch) if labels else none,
+            settled(self.schema, read_labels(self.schema, batch)) if labels else none,
             read_weights(self.schema, batch) if labels else none,
             read_groups(self.schema, batch) if grouped else np.zeros(0, np.int64),
         )

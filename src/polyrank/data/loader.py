@@ -13,6 +13,7 @@ from polyrank.data.encoders import Encoded
 from polyrank.data.prefetch import Prefetched, prefetched
 from polyrank.data.schema import Schema
 from polyrank.data.store import EncodedData
+from polyrank.data.tree import joint_labels
 
 BLOCK_ROWS = 8_192
 WINDOW_ROWS = 524_288
@@ -33,6 +34,8 @@ class Batch:
         labels: `[B, T]` float32; 0 wherever `where` is False, so that no NaN enters a loss.
         where: `[B, T]` bool: the row is in the task's sample space and its label is present.
         weights: `[B, T]` float32, or None where no task has row weights.
+        joint: `[B, T]` float32: did the task's event and those of all its ancestors happen, −1 where that is not
+            defined (see `polyrank.data.tree`); None where no task of the schema has a parent.
     """
 
     ids: Tensor
@@ -40,6 +43,7 @@ class Batch:
     labels: Tensor
     where: Tensor
     weights: Tensor | None = None
+    joint: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -48,8 +52,8 @@ class Batch:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch of what a function makes of each tensor."""
-        weights = None if self.weights is None else function(self.weights)
-        return Batch(function(self.ids), function(self.dense), function(self.labels), function(self.where), weights)
+        parts = (getattr(self, part.name) for part in fields(self))
+        return Batch(*(None if part is None else function(part) for part in parts))  # type: ignore[arg-type]
 
     def parts(self, rows: int) -> Iterator["Batch"]:
         """The batch in parts of so many rows, in order; views, not copies."""
@@ -70,8 +74,10 @@ def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] |
         labels = np.full((len(rows.ids), len(schema.tasks)), np.nan, np.float32)
     weights = rows.weights
     where = schema.sample_spaces(labels, weights)
+    tree = any(task.given for task in schema.tasks)
+    joint = joint_labels(schema, labels) if tree else labels
     if tasks is not None:
-        labels, where = labels[:, tasks], where[:, tasks]
+        labels, where, joint = labels[:, tasks], where[:, tasks], joint[:, tasks]
         weights = weights[:, tasks] if weights.shape[1] else weights
     return Batch(
         _tensor(rows.ids),
@@ -79,6 +85,7 @@ def as_batch(rows: Encoded | EncodedData, schema: Schema, tasks: Sequence[int] |
         _tensor(np.where(where, labels, np.float32(0))),
         _tensor(where),
         _tensor(weights) if weights.shape[1] else None,
+        _tensor(np.nan_to_num(joint, nan=-1.0)) if tree else None,
     )
 
 

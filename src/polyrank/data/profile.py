@@ -14,6 +14,7 @@ from polyrank.data.leaks import find_leaks
 from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema
 from polyrank.data.summary import DISTINCT_LIMIT, Summary, feature_values
+from polyrank.data.tree import contradictions, settled, told
 from polyrank.progress import Progress, Silent
 
 FORMAT = 1
@@ -27,7 +28,8 @@ def profile(
     """Describe `source` under `schema`, and how much of `valid` it does not know, in one streaming pass over each.
 
     `tasks`: rows of each sample space with and without a label, positives and their rate (or the mean label), rows
-    outside, and contradictions (the label is 1, the parent's is 0). `funnel`: over all rows, n(a = 1, b = 1), and
+    outside, and contradictions (the label is 1, an ancestor's is 0); all but the last as the schema's rule for
+    contradictions has the labels. `funnel`: over all rows, n(a = 1, b = 1), and
     P(b = 1 | a = 1) among rows where b has a label. `correlations`: Pearson's r over rows where both labels are there.
     `features`: the share of rows without a value, distinct values, the most frequent ones (shares of the values
     present), and `out_of_vocabulary`, the share of the validation values that training has never seen (or fewer than
@@ -78,7 +80,8 @@ def profile(
         "leaks": [asdict(leak) for leak in find_leaks(schema, source)],
     }
     keys_of_rows = [f.name for f in schema.features if f.kind in ("id", "category") and summaries[f.name].row_key]
-    return result | {"warnings": [*_task_warnings(result), *_feature_warnings(result, keys_of_rows)]}
+    contradicting = told(schema, np.array([task["contradictions"] for task in result["tasks"]]))
+    return result | {"warnings": [*contradicting, *_task_warnings(result), *_feature_warnings(result, keys_of_rows)]}
 
 
 class _Labels:
@@ -95,19 +98,15 @@ class _Labels:
     def add(self, labels: np.ndarray, weights: np.ndarray) -> None:
         labels = labels.astype(np.float64)
         self.rows += len(labels)
+        contradicting = contradictions(self.schema, labels).sum(0)
+        if self.schema.contradiction != "error":  # a profile describes also what training would refuse
+            labels = settled(self.schema, labels)
         known = ~np.isnan(labels)
         inside = self.schema.sample_spaces(labels, weights)
         # With its own label filled in, a row is in a task's space if its ancestors and its weight say so.
         members = self.schema.sample_spaces(np.nan_to_num(labels), weights)
-        names = self.schema.task_names
-        contradictions = [
-            ((labels[:, index] == 1) & (labels[:, names.index(task.given)] == 0)).sum()
-            if task.given and task.kind == "binary"
-            else 0
-            for index, task in enumerate(self.schema.tasks)
-        ]
         missing, total = (members & ~known).sum(0), np.where(inside, labels, 0).sum(0)
-        self._sums += np.stack([inside.sum(0), missing, total, (~members).sum(0), np.array(contradictions)])
+        self._sums += np.stack([inside.sum(0), missing, total, (~members).sum(0), contradicting])
         if self._shift is None:
             # Sums of squares around a value amid the data keep their digits; correlations do not notice.
             self._shift = np.where(known, labels, 0).sum(0) / np.maximum(known.sum(0), 1)
@@ -117,13 +116,13 @@ class _Labels:
     def tasks(self) -> list[dict[str, Any]]:
         result = []
         for index, task in enumerate(self.schema.tasks):
-            labelled, missing, total, outside, contradictions = self._sums[:, index].tolist()
+            labelled, missing, total, outside, contradicting = self._sums[:, index].tolist()
             binary, mean = task.kind == "binary", total / labelled if labelled else None
             result.append(
                 {"name": task.name, "column": task.source, "kind": task.kind, "given": task.given or None}
                 | {"labelled": int(labelled), "missing": int(missing), "positives": int(total) if binary else None}
                 | {"rate": mean if binary else None, "mean": None if binary else mean}
-                | {"outside": int(outside), "contradictions": int(contradictions)}
+                | {"outside": int(outside), "contradictions": int(contradicting)}
             )
         return result
 
@@ -224,11 +223,6 @@ def _task_warnings(result: dict[str, Any]) -> Iterable[str]:
     for task in result["tasks"]:
         name, labelled, positives = task["name"], task["labelled"], task["positives"]
         asked = labelled + task["missing"]
-        if task["contradictions"]:
-            yield (
-                f"{name}: {task['contradictions']:,} rows have {name} = 1 although {task['given']} = 0; they are "
-                f"outside its sample space and train nothing. Is given = {task['given']!r} right?"
-            )
         if not labelled:
             yield f"{name}: no row of its sample space has a label; training will refuse it."
             continue

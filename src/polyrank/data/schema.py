@@ -17,6 +17,7 @@ from polyrank.errors import ConfigError, DataError
 
 FeatureKind = Literal["id", "category", "number", "tags", "sequence"]
 TaskKind = Literal["binary", "regression"]
+Contradiction = Literal["trust_parent", "trust_child", "drop", "error"]
 
 # What a user reads when a column's type does not suit the feature's kind.
 _SUITABLE: dict[str, str] = {
@@ -108,12 +109,17 @@ class Schema:
         tasks: at least one; their order is the order of every `[.., T]` axis.
         group: the column for per-group metrics (the user, the request).
         time: the clock, for splits by time.
+        contradiction: what becomes of a row whose label contradicts the tree of `given` relations (a purchase = 1
+            without a click = 1): `trust_parent` keeps it outside the child's sample space; `trust_child` takes the
+            click as made; `drop` takes both labels as missing; `error` refuses the data. It is counted and told in any
+            case.
     """
 
     features: Annotated[tuple[Feature, ...], MinLen(1)]
     tasks: Annotated[tuple[Task, ...], MinLen(1)]
     group: str = ""
     time: str = ""
+    contradiction: Contradiction = "trust_parent"
 
     def __post_init__(self) -> None:
         """Check what no single field can: names, references, leaks, keys that would do nothing."""
@@ -316,6 +322,8 @@ def load_schema(path: Path) -> Schema:
 def save_schema(schema: Schema, path: Path) -> None:
     """Write `schema.toml`, defaults left out."""
     table: config.Table = {key: value for key, value in (("group", schema.group), ("time", schema.time)) if value}
+    if schema.contradiction != "trust_parent":
+        table["contradiction"] = schema.contradiction
     table |= {"features": [_sparse(f) for f in schema.features], "tasks": [_sparse(t) for t in schema.tasks]}
     config.write_toml(path, table)
 

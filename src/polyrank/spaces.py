@@ -1,0 +1,224 @@
+"""Sample spaces as a tree of `given` relations: losses on a task's own rows, on the entire space, or corrected.
+
+B rows, T tasks, π(t) the parent of t, ROOT where it has none; p_t = σ(z_t) = p(t | π(t)). Conversions are seen on clicks
+only, but a ranker asks p(conversion | click) of every exposure; who clicks converts otherwise than who does not, and a
+model of clicked rows alone learns that (sample selection bias). The five trainings of a task with a parent:
+
+    own     the masked loss: mean of ℓ(z_t, y_t) over the rows of its sample space
+    entire  ESMM (Ma et al., SIGIR 2018), on any tree: cross-entropy of c_t = Π p_s over the path to t, and the joint
+            label, over all rows where that is defined; p_t itself has no loss
+    direct  AITM (Xi et al., KDD 2021): z_t is the logit of the joint event itself, with that same cross-entropy, and the
+            calibrator α · mean max(σ(z_t) − σ(z_π(t)), 0), since no more can convert than click
+    ips     ESCM²-IPS (Wang et al., SIGIR 2022): λ_c · inverse-propensity risk + λ_g · the loss of `entire`
+    dr      ESCM²-DR: λ_c · (doubly robust risk + imputation risk) + λ_g · the loss of `entire`
+
+The propensity of t's sample space is c_π(t), clipped below and without gradient. Tasks that are roots always have their
+masked loss, and so have, under `entire` and `direct`, tasks that are not binary: a number has no probability.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Interval
+from torch import Tensor
+from torch.nn import functional
+
+from polyrank.data.tree import ROOT
+from polyrank.losses import binary_cross_entropy, masked_mean
+
+Training = Literal["auto", "own", "entire", "direct", "ips", "dr"]
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """`[space]`: on which rows a task `given` another is trained.
+
+    Attributes:
+        training: `own`, `entire`, `direct`, `ips` or `dr`, see `polyrank.spaces`; `auto`: what the architecture's paper
+            does, which is `own` but for the ESMM family and AITM.
+        correction_weight: λ_c of `ips` and `dr`, the weight of the corrected risk.
+        joint_weight: λ_g of `ips` and `dr`, the weight of the joint loss over all rows.
+        propensity_floor: propensities count as no less: no row weighs more than its inverse. A higher floor means less
+            variance, and more bias where few click.
+        self_normalised: divide by the sum of the inverse propensities instead of the number of rows: less variance, and
+            a bias that vanishes with the batch size.
+        imputation: what the imputation tower of `dr` predicts for binary tasks. `label`: a pseudo label, whose loss is
+            the imputed error, so that rows without a label teach the task. `error`: the error itself, as ESCM² has it;
+            then the task's own tower gets the gradient of `ips`, and only shared layers feel the imputation.
+        calibrator_weight: α of `direct`; AITM uses 0.6 with two tasks.
+    """
+
+    training: Training = "auto"
+    correction_weight: Annotated[float, Ge(0)] = 0.5
+    joint_weight: Annotated[float, Ge(0)] = 0.5
+    propensity_floor: Annotated[float, Interval(gt=0, le=1)] = 0.05
+    self_normalised: bool = False
+    imputation: Literal["label", "error"] = "label"
+    calibrator_weight: Annotated[float, Ge(0)] = 0.6
+
+
+OWN = SpaceConfig("own")
+
+
+def log_joint(logits: Tensor, parents: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """log c_t and log(1 − c_t), c_t = Π σ(z_s) over the path to t.
+
+    1 − c is the probability that the chain stops at some node: Σ_k (1 − p_k)·Π_{j<k} p_j. Summed as logarithms this
+    needs no clamp, and keeps its gradient where c rounds to 1.
+
+    Args:
+        logits: `[B, T]` z, of binary tasks at least along every path.
+        parents: `[T]`.
+
+    Returns:
+        Both `[B, T]`.
+    """
+    happens, stops = functional.logsigmoid(logits).unbind(1), functional.logsigmoid(-logits).unbind(1)
+
+    def chain(task: int) -> tuple[Tensor, Tensor]:
+        if parents[task] == ROOT:
+            return happens[task], stops[task]
+        before, already = chain(parents[task])
+        return before + happens[task], torch.logaddexp(already, before + stops[task])
+
+    pairs = [chain(task) for task in range(len(parents))]
+    return torch.stack([yes for yes, _ in pairs], dim=1), torch.stack([no for _, no in pairs], dim=1)
+
+
+def conditional(logits: Tensor, parents: Sequence[int]) -> Tensor:
+    """p(t | π(t)) = σ(z_t) / σ(z_π(t)), at most 1, where z are joint logits (`direct`): `[B, T]` → `[B, T]`."""
+    happens = functional.logsigmoid(logits)
+    above = [happens[:, parent] if parent != ROOT else torch.zeros_like(happens[:, 0]) for parent in parents]
+    return torch.exp((happens - torch.stack(above, dim=1)).clamp(max=0.0))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which rows of an exposure space D show a label, and how likely that was.
+
+    Attributes:
+        observed: `[B]` bool, o.
+        propensities: `[B]` p̂ > 0, without gradient.
+        weights: `[B]` the rows' weights, 0 outside D; |D| is their sum.
+        self_normalised: divide corrections by Σ o/p̂ instead of |D|.
+    """
+
+    observed: Tensor
+    propensities: Tensor
+    weights: Tensor
+    self_normalised: bool = False
+
+
+def inverse_propensity(errors: Tensor, seen: Seen) -> Tensor:
+    """R = (1/|D|) Σ_D o·e/p̂: without bias for the mean of e over D where p̂ is right.
+
+    Args:
+        errors: `[B]` e, finite also where it is not observed.
+        seen: o, p̂ and D.
+
+    Returns:
+        A scalar; 0 where the divisor is 0.
+    """
+    inverse = seen.weights * seen.observed / seen.propensities
+    return _mean(errors, inverse, inverse if seen.self_normalised else seen.weights)
+
+
+def doubly_robust(errors: Tensor, imputed: Tensor, seen: Seen) -> Tensor:
+    """R = (1/|D|) Σ_D [ê + o·(e − ê)/p̂]: without bias where p̂ is right, and where ê is, whatever the other is.
+
+    Arguments as in `inverse_propensity`; `imputed` `[B]` is ê. Self-normalised, the correction alone is.
+    """
+    return _mean(imputed, seen.weights, seen.weights) + inverse_propensity(errors - imputed, seen)
+
+
+def imputation_risk(errors: Tensor, imputed: Tensor, seen: Seen) -> Tensor:
+    """R = (1/|D|) Σ_D o·(e − ê)²/p̂, with gradient for ê alone."""
+    return inverse_propensity((errors.detach() - imputed).square(), seen)
+
+
+def calibrator(lower: Tensor, upper: Tensor, weights: Tensor) -> Tensor:
+    """AITM's behavioural expectation calibrator: mean of max(ŷ_t − ŷ_π(t), 0) over rows, from joint logits `[B]`."""
+    return _mean(torch.relu(torch.sigmoid(lower) - torch.sigmoid(upper)), weights, weights)
+
+
+def space_losses(
+    errors: Tensor,
+    logits: Tensor,
+    imputations: Tensor,
+    *,
+    config: SpaceConfig,
+    parents: Sequence[int],
+    binary: Sequence[bool],
+    labels: Tensor,
+    where: Tensor,
+    joint: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Each task's loss under a training. C tasks have a parent.
+
+    A label that is missing inside a task's sample space counts as not observed: propensities know of clicks, not of it.
+
+    Args:
+        errors: `[B, T]` each row's own loss on each task, finite also where `where` is False.
+        logits: `[B, T]` z of binary tasks; what stands in other columns is not looked at.
+        imputations: `[B, C]` the imputation towers' outputs, in the order of the tasks; looked at under `dr` alone.
+        config: the training, resolved (not `auto`), and its knobs.
+        parents: `[T]`.
+        binary: `[T]`.
+        labels: `[B, T]`, 0 where `where` is False.
+        where: `[B, T]` bool, the tasks' own rows.
+        joint: `[B, T]` joint labels, −1 where not defined; needed wherever a task has a parent.
+        weights: `[B, T]` row weights or None.
+
+    Returns:
+        Losses `[T]`, and the weight of the rows behind each `[T]`.
+    """
+    row_weights = torch.ones_like(errors) if weights is None else weights
+    losses = list(masked_mean(errors, where, weights).unbind())
+    masses = list((where * row_weights).sum(dim=0).unbind())
+    children = [task for task, parent in enumerate(parents) if parent != ROOT]
+    if config.training == "own" or not children:
+        return torch.stack(losses), torch.stack(masses)
+    assert joint is not None, "a tree needs joint labels"
+    direct = config.training == "direct"
+    log_yes, log_no = log_joint(logits, [ROOT] * len(parents) if direct else parents)
+    for place, task in enumerate(children):
+        above, weight = parents[task], row_weights[:, task]
+        whole = (joint[:, task] >= 0) * weight
+        entire = _mean(-torch.where(joint[:, task] > 0, log_yes[:, task], log_no[:, task]), whole, whole)
+        if config.training in ("entire", "direct"):
+            if binary[task]:
+                excess = calibrator(logits[:, task], logits[:, above], whole) if direct else 0.0
+                losses[task], masses[task] = entire + config.calibrator_weight * excess, whole.sum()
+            continue
+        exposed = (joint[:, above] >= 0) * weight
+        propensities = log_yes[:, above].detach().exp().clamp(min=config.propensity_floor)
+        seen = Seen(where[:, task], propensities, exposed, config.self_normalised)
+        error = errors[:, task]
+        if config.training == "ips":
+            corrected = inverse_propensity(error, seen)
+        else:
+            guess = imputations[:, place]
+            pseudo = binary[task] and config.imputation == "label"
+            corrected = _corrected(error, guess, seen, logits[:, task] if pseudo else None, labels[:, task])
+        losses[task], masses[task] = config.correction_weight * corrected, exposed.sum()
+        if binary[task]:
+            losses[task] = losses[task] + config.joint_weight * entire
+    return torch.stack(losses), torch.stack(masses)
+
+
+def _corrected(error: Tensor, guess: Tensor, seen: Seen, logit: Tensor | None, label: Tensor) -> Tensor:
+    """The doubly robust risk, and that of the imputation, which alone teaches the imputation tower."""
+    if logit is None:
+        imputed = functional.softplus(guess)
+        return doubly_robust(error, imputed.detach(), seen) + imputation_risk(error, imputed, seen)
+    imputed = binary_cross_entropy(logit, torch.sigmoid(guess).detach())
+    return doubly_robust(error, imputed, seen) + inverse_propensity(binary_cross_entropy(guess, label), seen)
+
+
+def _mean(values: Tensor, weights: Tensor, divisor: Tensor) -> Tensor:
+    """Σ w·v / Σ divisor, 0 where that is 0."""
+    total = divisor.sum()
+    return (values * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
