@@ -99,7 +99,9 @@ def test_dropping_believes_neither():
 
 
 def test_an_error_counts_them():
-    with pytest.raises(DataError, match=r"purchase: 3 rows have purchase = 1 although cart = 0 or a task above it") as e:
+    with pytest.raises(
+        DataError, match=r"purchase: 3 rows have purchase = 1 although cart = 0 or a task above it"
+    ) as e:
         settled(schema("error"), LABELS)
     assert "cart: 1 rows have cart = 1 although click = 0;" in str(e.value)
     assert settled(schema("error"), LABELS[[0, 4, 5]]).shape == (3, 5)
