@@ -239,7 +239,7 @@ class TestLosses:
         assert losses.tolist() == pytest.approx([1.609438, 0.105361], abs=1e-6)
 
     def test_direct(self, batch):
-        losses, masses, logits, _, errors = self.run(batch, "direct", calibrator_weight=0.3)
+        losses, masses, logits, _, _ = self.run(batch, "direct", calibrator_weight=0.3)
         rows = [0, 1, 2, 5]
         excess = torch.relu(torch.sigmoid(logits[rows, 1]) - torch.sigmoid(logits[rows, 0])).mean()
         assert excess > 0

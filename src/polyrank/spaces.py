@@ -1,14 +1,14 @@
 """Sample spaces as a tree of `given` relations: losses on a task's own rows, on the entire space, or corrected.
 
-B rows, T tasks, π(t) the parent of t, ROOT where it has none; p_t = σ(z_t) = p(t | π(t)). Conversions are seen on clicks
-only, but a ranker asks p(conversion | click) of every exposure; who clicks converts otherwise than who does not, and a
-model of clicked rows alone learns that (sample selection bias). The five trainings of a task with a parent:
+B rows, T tasks, π(t) the parent of t, ROOT where it has none; p_t = σ(z_t) = p(t | π(t)). Conversions are seen on
+clicks only, but a ranker asks p(conversion | click) of every exposure; who clicks converts otherwise than who does not,
+and a model of clicked rows alone learns that (sample selection bias). The five trainings of a task with a parent:
 
     own     the masked loss: mean of ℓ(z_t, y_t) over the rows of its sample space
     entire  ESMM (Ma et al., SIGIR 2018), on any tree: cross-entropy of c_t = Π p_s over the path to t, and the joint
             label, over all rows where that is defined; p_t itself has no loss
-    direct  AITM (Xi et al., KDD 2021): z_t is the logit of the joint event itself, with that same cross-entropy, and the
-            calibrator α · mean max(σ(z_t) − σ(z_π(t)), 0), since no more can convert than click
+    direct  AITM (Xi et al., KDD 2021): z_t is the logit of the joint event itself, with that same cross-entropy, and
+            the calibrator α · mean max(σ(z_t) − σ(z_π(t)), 0), since no more can convert than click
     ips     ESCM²-IPS (Wang et al., SIGIR 2022): λ_c · inverse-propensity risk + λ_g · the loss of `entire`
     dr      ESCM²-DR: λ_c · (doubly robust risk + imputation risk) + λ_g · the loss of `entire`
 
@@ -63,7 +63,7 @@ OWN = SpaceConfig("own")
 
 
 def log_joint(logits: Tensor, parents: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """log c_t and log(1 − c_t), c_t = Π σ(z_s) over the path to t.
+    """The logarithms of c_t and of 1 − c_t, c_t = Π σ(z_s) over the path to t.
 
     1 − c is the probability that the chain stops at some node: Σ_k (1 − p_k)·Π_{j<k} p_j. Summed as logarithms this
     needs no clamp, and keeps its gradient where c rounds to 1.
