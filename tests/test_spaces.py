@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from polyrank.data.tree import ROOT
+from polyrank.data.paths import ROOT
 from polyrank.spaces import (
     Seen,
     SpaceConfig,

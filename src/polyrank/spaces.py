@@ -25,7 +25,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 from torch.nn import functional
 
-from polyrank.data.tree import ROOT
+from polyrank.data.paths import ROOT
 from polyrank.losses import binary_cross_entropy, masked_mean
 
 Training = Literal["auto", "own", "entire", "direct", "ips", "dr"]

@@ -7,24 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Schema, Task
 from polyrank.errors import DataError
-
-ROOT = -1  # the parent of a task that has none
 
 
 def parents(tasks: Sequence[Task]) -> tuple[int, ...]:
     """Each task's parent as its place among `tasks`; ROOT where it has none there."""
     places = {task.name: place for place, task in enumerate(tasks)}
     return tuple(places.get(task.given, ROOT) for task in tasks)
-
-
-def path(parents: Sequence[int], task: int) -> list[int]:
-    """The ancestors of a task, from its root down to its parent, and the task itself last."""
-    found = [task]
-    while (above := parents[found[-1]]) != ROOT:
-        found.append(above)
-    return found[::-1]
 
 
 def joint_labels(schema: Schema, labels: np.ndarray) -> np.ndarray:
