@@ -1,6 +1,6 @@
 """Where the time of a training step goes: the real loop under torch's profiler, on Census-Income.
 
-    python benchmarks/step_profile.py [--batch 1024]
+    python benchmarks/step_profile.py [--batch 1024] [--precision auto]
 
 Writes benchmarks/results/<date>-step-profile-<batch>.json and a Markdown table beside it. Compiled kernels are named by
 their functions, everything else by torch's operator; times are of the calling thread. The profiler itself takes time,
@@ -26,12 +26,13 @@ from polyrank.nn.kernels import activations, gates, narrow, rows
 from polyrank.progress import Terminal
 from polyrank.runs import prepare, train_run
 from polyrank.settings import Settings, parse_settings
+from polyrank.training.precision import resolve
 
 HERE = Path(__file__).parent
 KERNELS = {
-    activations: ("rectify", "rectify_back"),
+    activations: ("rectify", "drop", "rectify_back"),
     gates: ("mix", "mix_back"),
-    narrow: ("survey", "project", "turn", "project_back"),
+    narrow: ("survey", "project", "project_back"),
     rows: ("look_up", "sum_rows", "adagrad", "adam"),
 }
 KNOBS = (
@@ -78,22 +79,29 @@ def main() -> None:
     """Profile both models; write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--precision", choices=["auto", "bf16", "float32"], default="auto")
     arguments = parser.parse_args()
+    precision = resolve(arguments.precision)
     keep_memory()
     for module, names in KERNELS.items():
         for name in names:
             setattr(module, name, named(f"kernel {name}", getattr(module, name)))
     command = " ".join(["python", "benchmarks/step_profile.py", *sys.argv[1:]])
-    results, lines = {}, [f"`{command}`: Census-Income, batch {arguments.batch:,}, 2 threads."]
+    results, lines = {}, [f"`{command}`: Census-Income, batch {arguments.batch:,}, {precision}, 2 threads."]
     with tempfile.TemporaryDirectory() as folder:
         for model in ("mmoe", "ple"):
-            changes = [*KNOBS, f"model.architecture={model}", f"train.batch_size={arguments.batch}"]
+            changes = [
+                *KNOBS,
+                f"model.architecture={model}",
+                f"train.batch_size={arguments.batch}",
+                f"train.precision={precision}",
+            ]
             found = measure(parse_settings(override(DEMO, changes), Path.cwd()), Path(folder))
             results[model] = found
             lines += ["", f"**{model}**, {found['milliseconds_a_step']:.1f} ms a step under the profiler:", ""]
             lines += ["| operator | ms a step | calls a step |", "|---|---:|---:|"]
             lines += [f"| {key} | {ms:.2f} | {calls:.0f} |" for key, ms, calls in found["operators"][:SHOWN]]
-    target = HERE / f"results/{date.today().isoformat()}-step-profile-{arguments.batch}"
+    target = HERE / f"results/{date.today().isoformat()}-step-profile-{arguments.batch}-{precision}"
     target.with_suffix(".json").write_text(json.dumps({"command": command, **results}, indent=1) + "\n")
     target.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

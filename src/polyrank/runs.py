@@ -311,6 +311,11 @@ def _environment(directory: Path, threads: int, precision: str, progress: Progre
                 f"{threads} threads, where {directory} has had {calls[-1].get('threads')}: what is trained from here "
                 "on is as good, but not bit for bit what an uninterrupted run would give"
             )
+        if first.get("precision") != precision:
+            progress.say(
+                f"products in {precision}, where {directory} began in {first.get('precision')}: this processor is "
+                f"another; --set train.precision={first.get('precision')} goes on as it began"
+            )
         return first | {"resumed": [*calls[1:], call]}
     packages = ["polyrank", "torch", "numpy", "pyarrow", "lightgbm"]
     if kernels is not None:

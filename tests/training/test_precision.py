@@ -9,10 +9,24 @@ def test_what_is_asked_for_is_taken(chosen):
     assert precision.resolve(chosen) == chosen
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "float32")])
-def test_auto_is_bf16_only_where_the_processor_has_tiles(monkeypatch, amx, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx, "avx512_bf16": True})
+@pytest.mark.parametrize(
+    ("units", "times", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, 0.5, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, 2.3, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, 0.5, "float32"),
+        ({"amx_bf16": False, "avx512_bf16": True}, 1.1, "float32"),
+        ({"amx_bf16": False, "avx512_bf16": False}, 2.3, "float32"),
+    ],
+)
+def test_auto_is_bf16_where_products_of_it_are_clearly_faster(monkeypatch, units, times, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    monkeypatch.setattr(precision, "speedup", lambda: times)
     assert precision.resolve("auto") == expected
+
+
+def test_the_speedup_is_measured_once_in_a_process():
+    assert precision.speedup() == precision.speedup() > 0
 
 
 def test_a_processor_that_says_nothing_computes_in_float32(monkeypatch):

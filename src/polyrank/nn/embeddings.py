@@ -125,8 +125,6 @@ class Embeddings(nn.Module):
         """
         rows = int(self.begins[-1])
         # Small tables are worth multiplying with the weights where they have fewer rows than the batch has values.
-        # In bf16 products are so quick that they are not.
-        written = written or torch.is_autocast_enabled("cpu")
         split = _narrow is not None and not written and 0 < rows < len(ids) * len(self.narrow_columns)
         plan = self.rest if split else self.whole
         wide, shares = _look_up(self.table, ids, plan, numbers)

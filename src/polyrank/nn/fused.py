@@ -2,7 +2,8 @@
 
 Autograd would keep an activation for every operation, and copy activations to slice, stack and transpose them. Here
 matrix products write where the next one reads, ReLU, bias and dropout work in place, gates read experts where they
-stand, and small tables are multiplied with the weights instead of with the batch (`polyrank.nn.kernels.narrow`).
+stand, and small tables are multiplied with the weights instead of with the batch (`polyrank.nn.kernels.narrow`). Under
+autocast, products and activations are bf16, and sums over experts, rows and table rows float32.
 
 B rows, D input width, M experts of a group, H₁ width of their first layer, H of their last, K gate logits of a group.
 """
@@ -32,7 +33,7 @@ class _Trace:
     """What a group's forward pass leaves for its backward.
 
     Attributes:
-        x: `[B, D]` the written-out input, in the type of the products.
+        x: `[B, D]` the written-out input, in the type of the products where these read it.
         first: `[B, N]` the first layer's activations and the gate logits, N ≥ M·H₁ + K.
         weight: the first layer's, `[D, N]`.
         scale: what dropout multiplied activations with.
@@ -90,7 +91,7 @@ class _Towers(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             steps, read = _deeper_forward(hidden, x.to(kind), dropout)
             matrix = weight.detach().to(kind)
-            ctx.scale, ctx.steps, ctx.read, ctx.matrix = dropout.scale, steps, read, matrix
+            ctx.scale, ctx.steps, ctx.read, ctx.matrix, ctx.given = dropout.scale, steps, read, matrix, x.dtype
             return torch.baddbmm(bias.detach().to(kind), read, matrix).float()
 
     @staticmethod
@@ -99,10 +100,10 @@ class _Towers(torch.autograd.Function):
         follow_torch()
         bias = gradient.sum(dim=1, keepdim=True)
         gradient = gradient.to(ctx.matrix.dtype)
-        weight = torch.bmm(ctx.read.transpose(1, 2), gradient).float()
+        weight = _product(ctx.read, gradient)
         gradient = torch.bmm(gradient, ctx.matrix.transpose(1, 2))
         results, gradient = _deeper_backward(ctx.steps, gradient, ctx.scale)
-        return None, gradient.float(), *results, weight, bias
+        return None, gradient.to(ctx.given), *results, weight, bias
 
 
 class _Level(torch.autograd.Function):
@@ -116,17 +117,16 @@ class _Level(torch.autograd.Function):
         traces = []
         with torch.autocast("cpu", enabled=False):
             for group, own, read in zip(level.groups, _split(level, parameters), x, strict=True):
-                traces.append(_group_forward(group, own, read.to(kind), small))
+                traces.append(_group_forward(group, own, read, small, kind))
             found = [trace.experts(group) for trace, group in zip(traces, level.groups, strict=True)]
             logits = torch.cat([_logits(t.first, g) for t, g in zip(traces, level.groups, strict=True)], dim=1).float()
             if level.gates:
-                found = [experts.float() for experts in found]
-                mixed = torch.empty(len(level.gates), x.shape[1], level.out_width)
+                mixed = torch.empty(len(level.gates), x.shape[1], level.out_width, dtype=kind)
                 weights = torch.empty_like(logits)
                 plan = _plan(level)
-                gates.mix(*_addresses(found), logits.numpy(), *plan, weights.numpy(), mixed.numpy())
+                gates.mix(*_addresses(found), logits.numpy(), *plan, weights.numpy(), _held(mixed))
             else:
-                mixed, weights = torch.cat([experts.float() for experts in found]), logits
+                mixed, weights = torch.cat(found), logits
         ctx.level, ctx.small, ctx.traces, ctx.found, ctx.weights = level, small, traces, found, weights
         ctx.mark_non_differentiable(weights)
         ctx.save_for_backward(x, *([] if tables is None else [tables]))
@@ -138,50 +138,52 @@ class _Level(torch.autograd.Function):
         level, small, traces = ctx.level, ctx.small, ctx.traces
         x = ctx.saved_tensors[0]
         follow_torch()
-        kind = traces[0].x.dtype
-        firsts = [torch.empty_like(trace.first, dtype=torch.float32) for trace in traces]
+        kind = ctx.found[0].dtype
+        firsts = [torch.empty_like(trace.first) for trace in traces]
         targets = [
-            torch.empty(experts.shape) if trace.deeper else _by_expert(first, group)
+            torch.empty(experts.shape, dtype=kind) if trace.deeper else _by_expert(first, group)
             for trace, first, group, experts in zip(traces, firsts, level.groups, ctx.found, strict=True)
         ]
         if level.gates:
             slopes = torch.empty_like(ctx.weights)
-            arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *_plan(level), gradient.contiguous().numpy())
+            arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *_plan(level), _held(gradient.contiguous()))
             gates.mix_back(*arguments, *_addresses(targets), slopes.numpy())
         else:
             slopes = torch.zeros_like(ctx.weights)
             for target, part in zip(targets, torch.split(gradient, [g.experts for g in level.groups]), strict=True):
                 target.copy_(part)
         results: list[Any] = []
-        read = torch.empty(x.shape) if ctx.needs_input_grad[2] else None
+        read = torch.empty_like(x) if ctx.needs_input_grad[2] else None
         from_tables = None
         column = 0
         for index, (group, trace, first, target) in enumerate(zip(level.groups, traces, firsts, targets, strict=True)):
             _logits(first, group).copy_(slopes[:, column : column + group.gate_logits])
             column += group.gate_logits
             to = None if read is None else read[index]
-            own, from_tables = _group_backward(group, trace, small, first, target.to(kind), to)
+            own, from_tables = _group_backward(group, trace, small, first, target, to)
             results += own
         return None, None, read, from_tables, *results
 
 
-def _group_forward(group: Any, parameters: Sequence[Tensor], x: Tensor, small: Narrow | None) -> _Trace:
+def _group_forward(
+    group: Any, parameters: Sequence[Tensor], x: Tensor, small: Narrow | None, kind: torch.dtype
+) -> _Trace:
     weight, bias, *deeper = parameters
-    rows, outputs = len(x), weight.shape[1]
+    outputs = weight.shape[1]
     if small is None:
-        weight = weight.to(x.dtype)
+        x, weight = x.to(kind), weight.to(kind)
         first = torch.mm(x, weight)
         _rectify(first[None], bias[None])
     else:
         padded = -(-outputs // LANES) * LANES
         weight = weight.detach() if padded == outputs else torch.nn.functional.pad(weight, (0, padded - outputs))
-        few, first = _split_wide(x, weight, rows, padded)
+        few, x, first = _split_wide(x, weight, kind)
         biases = torch.nn.functional.pad(bias, (0, padded - group.hidden))
         scratch = torch.empty(narrow.GROUPS, len(small.tables) + STEP + few.shape[1] + 3, LANES)
         read = (_array(t) for t in (small.tables, small.begins, weight, biases))
         listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
         added = x.shape[1] > few.shape[1]
-        narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), first.numpy())
+        narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), _held(first))
     _drop(first[None], group.hidden, group.dropout)
     steps, _ = _deeper_forward(deeper, _by_expert(first, group), group.dropout)
     return _Trace(x, first, weight, steps, group.dropout.scale)
@@ -208,13 +210,8 @@ def _deeper_backward(
     for index in reversed(range(len(steps))):
         read, weight, output = steps[index]
         bias = _rectify_back(gradient, output, scale, output.shape[2])
-        results = [torch.bmm(read.transpose(1, 2), gradient).float(), bias[:, None], *results]
-        if index == 0 and to is not None and to.dtype == gradient.dtype:
-            gradient = torch.bmm(gradient, weight.transpose(1, 2), out=to)
-        else:
-            gradient = torch.bmm(gradient, weight.transpose(1, 2))
-            if index == 0 and to is not None:
-                to.copy_(gradient)
+        results = [_product(read, gradient), bias[:, None], *results]
+        gradient = torch.bmm(gradient, weight.transpose(1, 2), out=to if index == 0 else None)
     return results, gradient
 
 
@@ -235,72 +232,83 @@ def _group_backward(
     results, _ = _deeper_backward(trace.deeper, gradient, scale, _by_expert(first, group))
     if small is None:
         bias = _rectify_back(first[None], trace.first[None], scale, group.hidden)[0]
-        first = first.to(trace.x.dtype)
-        own = torch.mm(trace.x.t(), first).float()
+        own = _product(trace.x[None], first[None])[0]
         if to is not None:
-            torch.mm(first, trace.weight.t(), out=to) if to.dtype == first.dtype else to.copy_(first @ trace.weight.t())
+            _multiply(first, trace.weight, to)
         return [own, bias, *results], None
     padding = first.shape[1] - group.hidden - group.gate_logits
     if padding:
         first[:, -padding:] = 0.0
     x, weight, size = trace.x, trace.weight, len(small.tables)
-    few = x.contiguous() if x.shape[1] <= _FEW else x[:, :0]
+    few = x if x.shape[1] <= _FEW else x.new_empty(len(x), 0, dtype=torch.float32)
     own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(first.shape[1])
     scratch = torch.empty(narrow.GROUPS, size + STEP + few.shape[1] + 3, LANES)
     parts = torch.empty(narrow.GROUPS, size, -(-tables.shape[1] // LANES) * LANES)
     wide = weight.shape[0] - x.shape[1]
-    turned = torch.empty(first.shape[1] * wide + LANES)
-    narrow.turn(weight.numpy(), wide, turned.numpy())
-    read = (_array(small.tables), small.begins.numpy(), first.shape[1], turned.numpy())
+    turned = torch.empty(narrow.GROUPS, LANES * wide + LANES)
+    read = (_array(small.tables), small.begins.numpy(), weight.numpy(), turned.numpy())
     listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
-    written = (t.numpy() for t in (trace.first, first, scratch, parts, bias, own, tables))
+    written = (_held(trace.first), _held(first), *(t.numpy() for t in (scratch, parts, bias, own, tables)))
     narrow.project_back(*read, group.hidden, *listed, np.float32(scale), *written)
     if x.shape[1] > few.shape[1]:
-        torch.mm(x.t(), first, out=own[wide:])
+        own[wide:] = _product(x[None], first[None])[0]
     if to is not None:
-        torch.mm(first, weight[wide:].t(), out=to)
+        _multiply(first, weight[wide:].to(first.dtype), to)
     outputs = group.hidden + group.gate_logits
     return [own[:, :outputs].contiguous(), bias[: group.hidden], *results], tables
 
 
-def _split_wide(x: Tensor, weight: Tensor, rows: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """What of the wide input the kernel multiplies itself (all if it is little), and the product of the rest."""
+def _product(read: Tensor, gradient: Tensor) -> Tensor:
+    """A layer's weight gradient, `[M, B, D]`ᵀ `[M, B, H]` → `[M, D, H]` float32.
+
+    In bf16 the product's own transpose is computed: then the operand that has to be packed for the processor is the one
+    that lies in rows.
+    """
+    if read.dtype == torch.float32:
+        return torch.bmm(read.transpose(1, 2), gradient)
+    return torch.bmm(gradient.transpose(1, 2), read).transpose(1, 2).float().contiguous()
+
+
+def _multiply(first: Tensor, weight: Tensor, to: Tensor) -> None:
+    """Write first · weightᵀ to `to`."""
+    if to.dtype == first.dtype:
+        torch.mm(first, weight.t(), out=to)
+    else:
+        to.copy_(torch.mm(first, weight.t()))
+
+
+def _split_wide(x: Tensor, weight: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """What of the wide input the kernel multiplies itself (all if it is little); x; and the product of the rest."""
     if x.shape[1] <= _FEW:
-        return x.contiguous(), torch.empty(rows, outputs)
-    return x[:, :0], torch.mm(x, weight[weight.shape[0] - x.shape[1] :])
+        x = x.contiguous()
+        return x, x, torch.empty(len(x), weight.shape[1], dtype=kind)
+    few, x = x[:, :0], x.to(kind)
+    return few, x, torch.mm(x, weight[weight.shape[0] - x.shape[1] :].to(kind))
 
 
 def _rectify(values: Tensor, bias: Tensor) -> None:
     """Add the bias `[G, H]` to the first H columns of `values [G, B, N]` and cut off what is negative, in place."""
-    if values.dtype == torch.float32:
-        activations.rectify(values.numpy(), bias.detach().numpy())
-    else:
-        own = values[:, :, : bias.shape[1]]
-        own.add_(bias.to(own.dtype)[:, None]).relu_()
+    activations.rectify(_held(values), bias.detach().numpy())
 
 
 def _drop(values: Tensor, width: int, dropout: Dropout) -> None:
     """Dropout on the first `width` columns of `values [G, B, N]`, in place."""
-    if not dropout.active:
-        return
-    own = values[:, :, :width]
-    bits = dropout.bits(own.shape)
-    if values.dtype == torch.float32:
-        activations.drop(values.numpy(), bits.numpy(), dropout.dropped, np.float32(dropout.scale))
-    else:
-        own.mul_(dropout.factors(bits, own.dtype))
+    if dropout.active:
+        bits = dropout.bits(torch.Size((*values.shape[:2], width)))
+        activations.drop(_held(values), bits.numpy(), dropout.dropped, np.float32(dropout.scale))
 
 
 def _rectify_back(gradient: Tensor, values: Tensor, scale: float, width: int) -> Tensor:
     """The gradient under ReLU and dropout, in place, and its sum over rows: the bias' `[G, H]`."""
-    if gradient.dtype == values.dtype == torch.float32:
-        chunks = -(-gradient.shape[1] // activations.CHUNK)
-        partial = torch.empty(chunks, len(gradient), width)
-        activations.rectify_back(gradient.numpy(), values.numpy(), np.float32(scale), partial.numpy())
-        return partial.sum(dim=0)
-    own = gradient[:, :, :width]
-    own.mul_((values[:, :, :width] > 0).to(own.dtype).mul_(scale))
-    return own.sum(dim=1, dtype=torch.float32)
+    chunks = -(-gradient.shape[1] // activations.CHUNK)
+    partial = torch.empty(chunks, len(gradient), width)
+    activations.rectify_back(_held(gradient), _held(values), np.float32(scale), partial.numpy())
+    return partial.sum(dim=0)
+
+
+def _held(values: Tensor) -> Any:
+    """As kernels take activations: float32, or bf16 as uint16."""
+    return values.numpy() if values.dtype == torch.float32 else values.view(torch.uint16).numpy()
 
 
 def _by_expert(first: Tensor, group: Any) -> Tensor:
@@ -334,11 +342,10 @@ def _addresses(experts: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     starts: list[int] = []
     strides: list[int] = []
     for outputs in experts:
-        count, apart = len(outputs), outputs.stride(0) * 4
-        assert outputs.dtype == torch.float32, "kernels read rows of float32"
+        count, apart = len(outputs), outputs.stride(0) * outputs.itemsize
         assert outputs.stride(2) == 1
         starts += [outputs.data_ptr() + expert * apart for expert in range(count)]
-        strides += [outputs.stride(1) * 4] * count
+        strides += [outputs.stride(1) * outputs.itemsize] * count
     return np.array(starts, np.uint64), np.array(strides, np.int64)
 
 

@@ -62,7 +62,7 @@ class TrainConfig:
         save_seconds: time between checkpoints to resume from (one is also written at every evaluation).
         threads: processor threads; 0 for all.
         precision: of the matrix products in training: `bf16`, `float32`, or `auto`: bf16 where the processor multiplies
-            matrices of it in hardware (AMX). Evaluation and scoring are float32.
+            matrices of it clearly faster. Evaluation and scoring are float32.
         tensorboard: also write TensorBoard event files into the run (`pip install polyrank[tensorboard]`).
     """
 

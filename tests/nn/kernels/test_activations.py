@@ -82,6 +82,26 @@ def test_gradients_of_what_is_not_a_number_pass_as_in_torch():
     assert gradient.flatten().tolist() == value.grad.tolist()
 
 
+def test_bf16_is_rounded_once():
+    values, bias, gradient = torch.randn(2, 70, 40).bfloat16(), torch.randn(2, 33), torch.randn(2, 70, 40).bfloat16()
+    exact, exact_gradient = values.float(), gradient.float()
+    kernels.rectify(values.view(torch.uint16).numpy(), bias.numpy())
+    kernels.rectify(exact.numpy(), bias.numpy())
+    assert torch.equal(values, exact.bfloat16())
+    bits, dropped = Dropout(0.4).bits(torch.Size((2, 70, 33))), values.float()
+    kernels.drop(values.view(torch.uint16).numpy(), bits.numpy(), 20_000, np.float32(1.25))
+    kernels.drop(dropped.numpy(), bits.numpy(), 20_000, np.float32(1.25))
+    assert torch.equal(values, dropped.bfloat16())
+    dropped = values.float()
+    partial, exact_partial = torch.empty(2, 2, 33), torch.empty(2, 2, 33)
+    kernels.rectify_back(
+        gradient.view(torch.uint16).numpy(), values.view(torch.uint16).numpy(), np.float32(1.25), partial.numpy()
+    )
+    kernels.rectify_back(exact_gradient.numpy(), dropped.numpy(), np.float32(1.25), exact_partial.numpy())
+    assert torch.equal(gradient, exact_gradient.bfloat16())
+    assert torch.equal(partial, exact_partial)
+
+
 def test_threads_change_no_bit():
     values, bias, gradient = torch.randn(2, 1000, 48), torch.randn(2, 40), torch.randn(2, 1000, 48)
     results = []

@@ -79,6 +79,30 @@ def test_mixtures_and_gradients_agree_with_autograd(layout, width, count):
         assert targets[0].transpose(0, 1)._base is None or torch.isnan(targets[0]._base[:, -5:]).all()
 
 
+@pytest.mark.parametrize("layout", ["stacked", "strided"])
+def test_in_bf16_only_what_goes_in_and_out_is_rounded(layout):
+    experts, logits = torch.randn(5, ROWS, 32).bfloat16(), torch.randn(ROWS, 10)
+    exact, weights = mixed([experts.float()], logits, GATES, 32)
+    groups = [group.bfloat16() for group in laid_out(layout, experts.float(), 32)]
+    out = torch.zeros(len(GATES), ROWS, 32, dtype=torch.bfloat16)
+    shares = torch.empty_like(logits)
+    kernels.mix(*_addresses(groups), logits.numpy(), *plan(GATES), shares.numpy(), out.view(torch.uint16).numpy())
+    assert torch.equal(shares, weights)
+    assert torch.equal(out, exact.bfloat16())
+    gradient = torch.randn(out.shape).bfloat16()
+    found, slopes, exact_slopes = torch.zeros_like(experts), torch.empty_like(logits), torch.empty_like(logits)
+    target = torch.empty(experts.shape)
+    given = (weights.numpy(), *plan(GATES))
+    held = gradient.view(torch.uint16).numpy()
+    kernels.mix_back(*_addresses(groups), *given, held, *_addresses([found]), slopes.numpy())
+    whole = experts.float()
+    kernels.mix_back(
+        *_addresses([whole]), *given, gradient.float().numpy(), *_addresses([target]), exact_slopes.numpy()
+    )
+    assert torch.equal(found, target.bfloat16())
+    assert torch.equal(slopes, exact_slopes)
+
+
 def test_an_expert_that_no_gate_sees_gets_zero():
     experts, logits = torch.randn(3, ROWS, 16), torch.randn(ROWS, 2)
     _, weights = mixed([experts], logits, [[0, 2]], 16)

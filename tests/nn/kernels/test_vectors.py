@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from numba import njit
 
 from polyrank.nn.kernels import vectors as v
@@ -15,20 +16,21 @@ BYTES, LANES, STEP = v.BYTES, v.LANES, v.STEP
 def gather_add(out, start, rows, places, scalars, more, rectified):
     v.gather_add(
         out.ctypes.data, start.ctypes.data, rows.ctypes.data, places.ctypes.data, len(places), scalars.ctypes.data,
-        more.ctypes.data, len(scalars), rectified,
+        more.ctypes.data, len(scalars), rectified, out.dtype.type(0),
     )  # fmt: skip
 
 
 @njit
 def passed(gradient, values, scale, rectified, total):
-    v.passed(gradient.ctypes.data, values.ctypes.data, scale, rectified, total.ctypes.data)
+    kind = gradient.dtype.type(0)
+    v.passed(gradient.ctypes.data, values.ctypes.data, scale, rectified, total.ctypes.data, kind)
 
 
 @njit
 def scatter_add(rows, places, value, scalars, more):
     v.scatter_add(
         rows.ctypes.data, places.ctypes.data, len(places), value.ctypes.data, scalars.ctypes.data, more.ctypes.data,
-        len(scalars),
+        len(scalars), value.dtype.type(0),
     )  # fmt: skip
 
 
@@ -40,13 +42,33 @@ def combine(out, start, scalars, scalar_stride, rows, row_stride, count):
 
 
 @njit
-def combine_four(out, out_stride, scalars, scalar_stride, rows):
-    v.combine_four(out.ctypes.data, out_stride, scalars.ctypes.data, scalar_stride, rows.ctypes.data, len(rows))
+def combine_four(out, start, apart, scalars, scalar_stride, scalar_apart, rows, row_stride, count):
+    v.combine_four(
+        out.ctypes.data, start.ctypes.data, apart, scalars.ctypes.data, scalar_stride, scalar_apart, rows.ctypes.data,
+        row_stride, count,
+    )  # fmt: skip
 
 
 @njit
 def add_multiple(out, row, scalar):
-    v.add_multiple(out.ctypes.data, row.ctypes.data, scalar, len(out) // LANES)
+    v.add_multiple(out.ctypes.data, row.ctypes.data, scalar, len(out) // LANES, row.dtype.type(0))
+
+
+@njit
+def hold(out, row):
+    v.hold(out.ctypes.data, row.ctypes.data, len(row) // LANES, out.dtype.type(0))
+
+
+@njit
+def numbers(held, out):
+    for i in range(len(held)):
+        out[i] = v.number(held[i])
+
+
+@njit
+def roundings(values, out):
+    for i in range(len(values)):
+        out[i] = v.rounded(values[i], out.dtype.type(0))
 
 
 @njit
@@ -55,8 +77,8 @@ def clear(out, vectors):
 
 
 @njit
-def dot(left, left_stride, right, right_stride, count):
-    return v.dot(left.ctypes.data, left_stride, right.ctypes.data, right_stride, count)
+def dot(left, right):
+    return v.dot(left.ctypes.data, right.ctypes.data, left.size // LANES, left.dtype.type(0))
 
 
 @njit
@@ -149,13 +171,21 @@ def test_combine_with_stride_zero_repeats_a_number(rng):
     close(out, start - rows.sum(axis=0, dtype=np.float64))
 
 
-@pytest.mark.parametrize("count", [0, 1, 30])
+@pytest.mark.parametrize("count", [0, 1, 5])
 def test_combine_four(rng, count):
     scalars, rows = floats(rng, count, 6), floats(rng, count, LANES)
+    start = floats(rng, 4, LANES + 3)
     out = np.full((4, LANES + 3), np.nan, np.float32)
-    combine_four(out, (LANES + 3) * 4, scalars, 24, rows)
-    close(out[:, :LANES], scalars[:, :4].T.astype(np.float64) @ rows, 1e-5)
+    combine_four(out, start, (LANES + 3) * 4, scalars, 24, 4, rows, BYTES, count)
+    close(out[:, :LANES], start[:, :LANES] + scalars[:, :4].T.astype(np.float64) @ rows, 1e-5)
     assert np.isnan(out[:, LANES:]).all()
+
+
+def test_combine_four_onto_itself_with_factors_that_stand_in_rows(rng):
+    factors, rows, out = floats(rng, 4, LANES), floats(rng, LANES, 2 * LANES), floats(rng, 4, LANES)
+    expected = out + factors.astype(np.float64) @ rows[:, :LANES]
+    combine_four(out, out, BYTES, factors, 4, BYTES, rows, 2 * BYTES, LANES)
+    close(out, expected, 1e-5)
 
 
 @pytest.mark.parametrize("vectors", [0, 1, 4])
@@ -175,16 +205,64 @@ def test_clear(vectors):
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_dot(rng, count):
-    left, right = floats(rng, 5, LANES), floats(rng, 5, 3 * LANES)
-    found = dot(left, BYTES, right, 3 * BYTES, count)
-    assert found == pytest.approx((left[:count].astype(np.float64) * right[:count, :LANES]).sum(), rel=1e-5, abs=1e-5)
+    left, right = floats(rng, count, LANES), floats(rng, count, LANES)
+    assert dot(left, right) == pytest.approx((left.astype(np.float64) * right).sum(), rel=1e-5, abs=1e-5)
 
 
 def test_dot_of_one_lane_alone():
     for lane in range(LANES):
         left = np.zeros(LANES, np.float32)
         left[lane] = 3.0
-        assert dot(left, BYTES, np.arange(LANES, dtype=np.float32), BYTES, 1) == 3.0 * lane
+        assert dot(left, np.arange(LANES, dtype=np.float32)) == 3.0 * lane
+
+
+def halves(values):
+    """As bf16, by torch; held as uint16."""
+    return torch.tensor(values).bfloat16().view(torch.uint16).numpy()
+
+
+def wide(held):
+    return torch.tensor(held).view(torch.bfloat16).float().numpy()
+
+
+def test_bf16_is_read_and_rounded_as_torch_does(rng):
+    every = np.arange(2**16, dtype=np.uint16)
+    out = np.empty(len(every), np.float32)
+    numbers(every, out)
+    np.testing.assert_array_equal(out, wide(every))
+    upper = every.astype(np.uint32) << 16
+    lower = np.array([0x0, 0x1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)  # ties and their neighbours
+    values = (upper[:, None] | lower).view(np.float32).ravel()
+    held = np.empty(len(values), np.uint16)
+    roundings(values, held)
+    np.testing.assert_array_equal(wide(held), wide(halves(values)))  # what is not a number is not a number
+    many = np.empty(len(values), np.uint16)
+    hold(many, values)
+    np.testing.assert_array_equal(many, held)
+
+
+def test_vectors_of_bf16_give_what_their_float32_would(rng):
+    gradient, values, row = (halves(floats(rng, LANES)) for _ in range(3))
+    assert dot(gradient, values) == dot(wide(gradient), wide(values))
+    out, exact = floats(rng, LANES), np.empty(LANES, np.float32)
+    exact[:] = out
+    add_multiple(out, row, np.float32(0.3))
+    add_multiple(exact, wide(row), np.float32(0.3))
+    np.testing.assert_array_equal(out, exact)
+    total, other, exact = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), wide(gradient)
+    passed(gradient, values, np.float32(1.5), 9, total)
+    passed(exact, wide(values), np.float32(1.5), 9, other)
+    np.testing.assert_array_equal(gradient, halves(exact))
+    np.testing.assert_array_equal(total, other)
+    places, none, no_rows = np.zeros(STEP, np.int32), np.zeros(0, np.float32), np.zeros((0, LANES), np.float32)
+    rows, same = np.zeros((1, LANES), np.float32), np.zeros((1, LANES), np.float32)
+    scatter_add(rows, places, row, none, no_rows)
+    scatter_add(same, places, wide(row), none, no_rows)
+    np.testing.assert_array_equal(rows, same)
+    held, exact = np.empty(LANES, np.uint16), np.empty(LANES, np.float32)
+    gather_add(held, total, rows, places, none, no_rows, LANES)
+    gather_add(exact, total, rows, places, none, no_rows, LANES)
+    np.testing.assert_array_equal(held, halves(exact))
 
 
 def test_addresses_need_not_be_aligned(rng):

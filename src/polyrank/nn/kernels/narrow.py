@@ -24,9 +24,11 @@ from polyrank.nn.kernels.vectors import (
     LANES,
     STEP,
     add_multiple,
+    clear,
     combine,
     combine_four,
     gather_add,
+    number,
     passed,
     prefetch,
     scatter_add,
@@ -96,9 +98,10 @@ def project(
         numbers: `[B, D]` float32.
         added: whether to add to what `out` holds.
         scratch: `[GROUPS, R + STEP + D + 3, 16]` float32, changed.
-        out: `[B, N]` float32, changed.
+        out: `[B, N]` float32, or bf16 held as uint16; changed.
     """
     width, outputs = tables.shape[1], weight.shape[1]
+    kind, size = out.dtype.type(0), out.itemsize
     batch, listed = places.shape
     columns, count = len(usual), numbers.shape[1]
     rows = begins[columns] + STEP
@@ -127,34 +130,24 @@ def project(
                     other = base + np.uint64(usual[c] * BYTES)
                     for r in range(begins[c], begins[c + 1]):
                         if r != usual[c] and counts[r] > 0:
-                            add_multiple(base + np.uint64(r * BYTES), other, np.float32(-1.0), 1)
+                            add_multiple(base + np.uint64(r * BYTES), other, np.float32(-1.0), 1, np.float32(0.0))
             lanes = min(max(rectified - block * LANES, 0), LANES)
             for b in range(batch):
-                to = out.ctypes.data + np.uint64((b * outputs + block * LANES) * 4)
-                prefetch(to + np.uint64(_AHEAD * outputs * 4))
+                to = out.ctypes.data + np.uint64((b * outputs + block * LANES) * size)
+                prefetch(to + np.uint64(_AHEAD * outputs * size))
                 begin = common
                 if added:
                     begin = start
                     for j in range(LANES):
-                        own[rows + count + 2, j] = out[b, block * LANES + j] + own[rows + count + 1, j]
+                        own[rows + count + 2, j] = number(out[b, block * LANES + j]) + own[rows + count + 1, j]
                 at = places.ctypes.data + np.uint64(b * listed * 4)
                 scalars = numbers.ctypes.data + np.uint64(b * count * 4)
-                gather_add(to, begin, base, at, lengths[b], scalars, more, count, lanes)
-
-
-@njit(parallel=True, cache=True, nogil=True)
-def turn(matrix: Any, rows: int, out: Any) -> None:
-    """Write the first `rows` rows of `matrix [≥ rows, N]` transposed into `out [≥ N · rows]`."""
-    width = matrix.shape[1]
-    for block in prange((width + LANES - 1) // LANES):
-        for r in range(rows):
-            for n in range(block * LANES, min(width, (block + 1) * LANES)):
-                out[n * rows + r] = matrix[r, n]
+                gather_add(to, begin, base, at, lengths[b], scalars, more, count, lanes, kind)
 
 
 @njit(parallel=True, cache=True, nogil=True)
 def project_back(
-    tables: Any, begins: Any, outputs: int, turned: Any, rectified: int, counts: Any, usual: Any, places: Any,
+    tables: Any, begins: Any, weight: Any, turned: Any, rectified: int, counts: Any, usual: Any, places: Any,
     lengths: Any, numbers: Any, scale: Any, values: Any, gradient: Any, scratch: Any, parts: Any, bias_gradient: Any,
     weight_gradient: Any, table_gradient: Any,
 ) -> None:  # fmt: skip
@@ -162,21 +155,23 @@ def project_back(
 
     Args:
         tables: and `begins`, `rectified`, `counts`, `usual`, `places`, `lengths`, `numbers` as in `project`.
-        outputs: N.
-        turned: `[N · C·W + 16]` float32: the first C·W rows of the weight, transposed, and room to read beyond.
+        weight: `[≥ C·W + D, N]` float32.
+        turned: `[GROUPS, 16 · C·W + 16]` float32, changed: a block of the weight transposed, and room to read beyond.
         scale: what dropout multiplied the rectified outputs with, 1 without.
-        values: `[B, N]` float32: what `project` gave, after dropout.
-        gradient: `[B, N]` float32 with respect to it; changed into that with respect to what the activation was given.
+        values: `[B, N]` what `project` gave, after dropout.
+        gradient: `[B, N]`, held as `values` are, with respect to it; changed into that with respect to what the
+            activation was given.
         scratch: `[GROUPS, R + STEP + D + 3, 16]` float32, changed.
         parts: `[GROUPS, R, V]` float32, changed, V the multiple of 16 from W on.
         bias_gradient: `[N]` float32, written.
         weight_gradient: `[≥ C·W + D, N]` float32, its first C·W + D rows written.
         table_gradient: `[R, W]` float32, written.
     """
-    width = tables.shape[1]
+    width, outputs = tables.shape[1], weight.shape[1]
     batch, listed = places.shape
     columns, count = len(usual), numbers.shape[1]
-    rows, wide = len(tables) + STEP, parts.shape[2]
+    rows, wide, across = len(tables) + STEP, parts.shape[2], len(usual) * tables.shape[1]
+    kind, held = gradient.dtype.type(0), gradient.itemsize
     for group in prange(GROUPS):
         own = scratch[group]
         base = own.ctypes.data
@@ -185,19 +180,20 @@ def project_back(
         parts[group, :, :] = np.float32(0.0)
         zero = more + np.uint64((count + 1) * BYTES)
         minus = zero + np.uint64(BYTES)
+        sent = turned[group].ctypes.data
         for block in range(group, outputs // LANES, GROUPS):
             own[:, :] = np.float32(0.0)
             own[rows + count + 2, :] = np.float32(-1.0)
             lanes = min(max(rectified - block * LANES, 0), LANES)
             for b in range(batch):
-                place = np.uint64((b * outputs + block * LANES) * 4)
+                place = np.uint64((b * outputs + block * LANES) * held)
                 at = gradient.ctypes.data + place
-                prefetch(at + np.uint64(_AHEAD * outputs * 4))
-                prefetch(values.ctypes.data + place + np.uint64(_AHEAD * outputs * 4))
-                passed(at, values.ctypes.data + place, scale, lanes, more + np.uint64(count * BYTES))
+                prefetch(at + np.uint64(_AHEAD * outputs * held))
+                prefetch(values.ctypes.data + place + np.uint64(_AHEAD * outputs * held))
+                passed(at, values.ctypes.data + place, scale, lanes, more + np.uint64(count * BYTES), kind)
                 own_places = places.ctypes.data + np.uint64(b * listed * 4)
                 scalars = numbers.ctypes.data + np.uint64(b * count * 4)
-                scatter_add(base, own_places, lengths[b], at, scalars, more, count)
+                scatter_add(base, own_places, lengths[b], at, scalars, more, count, kind)
             for j in range(LANES):
                 for d in range(count):
                     weight_gradient[columns * width + d, block * LANES + j] = own[rows + d, j]
@@ -211,14 +207,28 @@ def project_back(
                     to = weight_gradient.ctypes.data + np.uint64(((c * width + w) * outputs + block * LANES) * 4)
                     scalars = tables.ctypes.data + np.uint64((begins[c] * width + w) * 4)
                     if w % 4 == 0 and w + 4 <= width:
-                        combine_four(to, outputs * 4, scalars, width * 4, first, size)
+                        for k in range(4):
+                            clear(to + np.uint64(k * outputs * 4), 1)
+                        combine_four(to, to, outputs * 4, scalars, width * 4, 4, first, BYTES, size)
                     elif w >= width - width % 4:
                         combine(to, zero, scalars, width * 4, first, BYTES, size)
-                sent = turned.ctypes.data + np.uint64((block * LANES * columns * width + c * width) * 4)
-                for r in range(begins[c], begins[c + 1]):
-                    for v in range(0, wide * 4 if counts[r] > 0 else 0, BYTES):
-                        to = table_part + np.uint64(r * wide * 4 + v)
-                        combine(to, to, base + np.uint64(r * BYTES), 4, sent + np.uint64(v), columns * width * 4, LANES)
+            for j in range(LANES):
+                for v in range(across):
+                    turned[group, j * across + v] = weight[v, block * LANES + j]
+            for c in range(columns):
+                own_sent = sent + np.uint64(c * width * 4)
+                r = begins[c]
+                while r < begins[c + 1]:
+                    several = 4 if r + 4 <= begins[c + 1] else 1
+                    seen = counts[r] > 0 or (several == 4 and counts[r + 1] + counts[r + 2] + counts[r + 3] > 0)
+                    row = base + np.uint64(r * BYTES)
+                    for v in range(0, wide * 4 if seen else 0, BYTES):
+                        to, other = table_part + np.uint64(r * wide * 4 + v), own_sent + np.uint64(v)
+                        if several == 4:
+                            combine_four(to, to, wide * 4, row, 4, BYTES, other, across * 4, LANES)
+                        else:
+                            combine(to, to, row, 4, other, across * 4, LANES)
+                    r += several
     for r in prange(len(tables)):
         for w in range(width):
             total = np.float32(0.0)

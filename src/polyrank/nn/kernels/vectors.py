@@ -2,6 +2,9 @@
 
 What a compiler makes of the same loops in Python keeps sums in memory instead of registers, which is several times
 slower. Addresses are unsigned integers, counts and strides are in bytes where they say so; nothing is checked here.
+
+Activations may also be bf16, the upper half of a float32, held as uint16. An argument `kind`, a number of the type that
+activations are held in, says which it is when a kernel is compiled; sums are float32 either way.
 """
 
 from typing import Any
@@ -15,26 +18,48 @@ LANES = 16
 BYTES = 4 * LANES
 STEP = 8  # places that `gather_add` and `scatter_add` take at a time
 
-_FLOAT, _INT = ir.FloatType(), ir.IntType(64)
+_FLOAT, _INT, _HALF = ir.FloatType(), ir.IntType(64), ir.IntType(16)
 _OFFSET = ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _LANE = ir.VectorType(_OFFSET, LANES)
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
+_HALVES = ir.VectorType(_HALF, LANES)
+
+
+@intrinsic
+def number(typing: Any, held: Any) -> Any:
+    """The float32 that a float32, or a bf16 held as uint16, stands for."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _widened(builder, arguments[0], _FLOAT, _OFFSET) if held == types.uint16 else arguments[0]
+
+    return types.float32(held), body
+
+
+@intrinsic
+def rounded(typing: Any, value: Any, kind: Any) -> Any:
+    """A float32 as it is held in `kind`: itself, or the nearest bf16 (to even), as uint16."""
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _narrowed(builder, arguments[0], _FLOAT, _OFFSET, _HALF) if kind == types.uint16 else arguments[0]
+
+    return kind(types.float32, kind), body
 
 
 @intrinsic
 def gather_add(
     typing: Any, out: Any, start: Any, rows: Any, places: Any, count: Any, scalars: Any, more: Any, more_count: Any,
-    rectified: Any,
+    rectified: Any, kind: Any,
 ) -> Any:  # fmt: skip
     """out ← act(start + Σ_i rows[places[i]] + Σ_j scalars[j] · more[j]), act is max(·, 0) on the first lanes.
 
-    `out`, `start`, `rows`, `scalars` and `more` (vectors, one after another) are addresses of float32, `places` of
-    `count` (a multiple of STEP) int32 distances from `rows` in bytes; `rectified` is the number of lanes.
+    `start`, `rows`, `scalars` and `more` (vectors, one after another) are addresses of float32, `places` of `count` (a
+    multiple of STEP) int32 distances from `rows` in bytes, `out` of activations; `rectified` is the number of lanes.
     """
+    half = kind == types.uint16
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, start, rows, places, count, scalars, more, more_count, rectified = arguments
+        out, start, rows, places, count, scalars, more, more_count, rectified, _ = arguments
 
         def step(index: Any, sums: list[Any]) -> list[Any]:
             for lane in range(STEP):  # four sums: each addition has to wait for the one before it in the same sum
@@ -47,46 +72,48 @@ def gather_add(
         total = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
         total = _combination(builder, total, scalars, _int(4), more, _int(BYTES), more_count)
         cut = builder.and_(_first_lanes(builder, rectified), builder.fcmp_ordered("<=", total, _ZERO))
-        _store(builder, builder.select(cut, _ZERO, total), out)
+        _store(builder, builder.select(cut, _ZERO, total), out, half=half)
         return context.get_dummy_value()
 
     u, i = types.uintp, types.intp
-    return types.void(u, u, u, u, i, u, u, i, i), body
+    return types.void(u, u, u, u, i, u, u, i, i, kind), body
 
 
 @intrinsic
-def passed(typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, total: Any) -> Any:
+def passed(typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, total: Any, kind: Any) -> Any:
     """gradient ← gradient · scale where `values` > 0 in the first `rectified` lanes, 0 elsewhere in them.
 
-    And total ← total + gradient.
+    And total ← total + gradient, which is float32; gradient and values are held in `kind`.
     """
+    half = kind == types.uint16
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        gradient, values, scale, rectified, total = arguments
-        given = _load(builder, gradient)
+        gradient, values, scale, rectified, total, _ = arguments
+        given = _load(builder, gradient, half=half)
         first = _first_lanes(builder, rectified)
-        cut = builder.fcmp_ordered("<=", _load(builder, values), _ZERO)
+        cut = builder.fcmp_ordered("<=", _load(builder, values, half=half), _ZERO)
         scaled = builder.select(cut, _ZERO, builder.fmul(given, _splat(builder, scale, _VECTOR)))
         result = builder.select(first, scaled, given)
-        _store(builder, result, gradient)
+        _store(builder, result, gradient, half=half)
         _store(builder, builder.fadd(_load(builder, total), result), total)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp), body
+    return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp, kind), body
 
 
 @intrinsic
 def scatter_add(
-    typing: Any, rows: Any, places: Any, count: Any, value: Any, scalars: Any, more: Any, more_count: Any
+    typing: Any, rows: Any, places: Any, count: Any, value: Any, scalars: Any, more: Any, more_count: Any, kind: Any
 ) -> Any:
     """rows[places[i]] ← rows[places[i]] + value for every i, and more[j] ← more[j] + scalars[j] · value for every j.
 
-    Addresses as in `gather_add`.
+    Addresses as in `gather_add`; `value` is held in `kind`.
     """
+    half = kind == types.uint16
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, places, count, value, scalars, more, more_count = arguments
-        added = _load(builder, value)
+        rows, places, count, value, scalars, more, more_count, _ = arguments
+        added = _load(builder, value, half=half)
 
         def step(index: Any, nothing: list[Any]) -> list[Any]:
             for lane in range(STEP):
@@ -106,7 +133,7 @@ def scatter_add(
         return context.get_dummy_value()
 
     u, i = types.uintp, types.intp
-    return types.void(u, u, i, u, u, u, i), body
+    return types.void(u, u, i, u, u, u, i, kind), body
 
 
 @intrinsic
@@ -127,46 +154,73 @@ def combine(
 
 @intrinsic
 def combine_four(
-    typing: Any, out: Any, out_stride: Any, scalars: Any, scalar_stride: Any, rows: Any, count: Any
-) -> Any:
-    """out[k] ← Σ_{i < count} scalars[i][k] · rows[i] for k = 0 … 3; strides in bytes, rows one after another."""
+    typing: Any, out: Any, start: Any, apart: Any, scalars: Any, scalar_stride: Any, scalar_apart: Any, rows: Any,
+    row_stride: Any, count: Any,
+) -> Any:  # fmt: skip
+    """out[k] ← start[k] + Σ_{i < count} scalars[i][k] · rows[i] for k = 0 … 3.
+
+    Strides in bytes: `apart` from one `out`, and from one `start`, to the next, `scalar_apart` from one k, and
+    `scalar_stride` and `row_stride` from one i to the next.
+    """
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_stride, scalars, scalar_stride, rows, count = arguments
+        out, start, apart, scalars, scalar_stride, scalar_apart, rows, row_stride, count = arguments
+        places = [builder.mul(_int(k), apart) for k in range(4)]
 
         def step(index: Any, sums: list[Any]) -> list[Any]:
-            row = _load(builder, builder.add(rows, builder.mul(index, _int(BYTES))))
-            four = builder.add(scalars, builder.mul(index, scalar_stride))
-            factors = (_splat(builder, _element(builder, four, _int(k), _FLOAT), _VECTOR) for k in range(4))
-            return [_multiply_add(builder, factor, row, sum_k) for factor, sum_k in zip(factors, sums, strict=True)]
+            row = _load(builder, builder.add(rows, builder.mul(index, row_stride)))
+            at = builder.add(scalars, builder.mul(index, scalar_stride))
+            each = [builder.add(at, builder.mul(_int(k), scalar_apart)) for k in range(4)]
+            factors = [_splat(builder, builder.load(builder.inttoptr(a, _FLOAT.as_pointer())), _VECTOR) for a in each]
+            return [_multiply_add(builder, factor, row, total) for factor, total in zip(factors, sums, strict=True)]
 
-        for k, total in enumerate(_loop(builder, count, [_ZERO] * 4, step)):
-            _store(builder, total, builder.add(out, builder.mul(_int(k), out_stride)))
+        first = [_load(builder, builder.add(start, place)) for place in places]
+        for place, total in zip(places, _loop(builder, count, first, step), strict=True):
+            _store(builder, total, builder.add(out, place))
         return context.get_dummy_value()
 
     u, i = types.uintp, types.intp
-    return types.void(u, i, u, i, u, i), body
+    return types.void(u, u, i, u, i, i, u, i, i), body
 
 
 @intrinsic
-def add_multiple(typing: Any, out: Any, rows: Any, scalar: Any, vectors: Any) -> Any:
-    """out ← out + scalar · row, both of `vectors` × 16 numbers."""
+def add_multiple(typing: Any, out: Any, rows: Any, scalar: Any, vectors: Any, kind: Any) -> Any:
+    """out ← out + scalar · row, both of `vectors` × 16 numbers; out is float32, the row is held in `kind`."""
+    half = kind == types.uint16
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, row, scalar, vectors = arguments
+        out, row, scalar, vectors, _ = arguments
         factor = _splat(builder, scalar, _VECTOR)
 
         def step(index: Any, nothing: list[Any]) -> list[Any]:
-            shift = builder.mul(index, _int(BYTES))
-            at = builder.add(out, shift)
-            total = _multiply_add(builder, factor, _load(builder, builder.add(row, shift)), _load(builder, at))
-            _store(builder, total, at)
+            at = builder.add(out, builder.mul(index, _int(BYTES)))
+            added = _load(builder, builder.add(row, builder.mul(index, _int(_apart(half)))), half=half)
+            _store(builder, _multiply_add(builder, factor, added, _load(builder, at)), at)
             return []
 
         _loop(builder, vectors, [], step)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.float32, types.intp), body
+    return types.void(types.uintp, types.uintp, types.float32, types.intp, kind), body
+
+
+@intrinsic
+def hold(typing: Any, out: Any, row: Any, vectors: Any, kind: Any) -> Any:
+    """out ← row, both of `vectors` × 16 numbers; the row is float32, out is held in `kind`."""
+    half = kind == types.uint16
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, row, vectors, _ = arguments
+
+        def step(index: Any, nothing: list[Any]) -> list[Any]:
+            value = _load(builder, builder.add(row, builder.mul(index, _int(BYTES))))
+            _store(builder, value, builder.add(out, builder.mul(index, _int(_apart(half)))), half=half)
+            return []
+
+        _loop(builder, vectors, [], step)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp, types.intp, kind), body
 
 
 @intrinsic
@@ -187,15 +241,16 @@ def clear(typing: Any, out: Any, vectors: Any) -> Any:
 
 
 @intrinsic
-def dot(typing: Any, left: Any, left_stride: Any, right: Any, right_stride: Any, vectors: Any) -> Any:
-    """Σ left · right over `vectors` vectors of sixteen numbers each, which stand the strides (in bytes) apart."""
+def dot(typing: Any, left: Any, right: Any, vectors: Any, kind: Any) -> Any:
+    """Σ left · right over `vectors` × 16 numbers, both held in `kind`."""
+    half = kind == types.uint16
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        left, left_stride, right, right_stride, vectors = arguments
+        left, right, vectors, _ = arguments
 
         def step(index: Any, sums: list[Any]) -> list[Any]:
-            a = _load(builder, builder.add(left, builder.mul(index, left_stride)))
-            b = _load(builder, builder.add(right, builder.mul(index, right_stride)))
+            shift = builder.mul(index, _int(_apart(half)))
+            a, b = (_load(builder, builder.add(row, shift), half=half) for row in (left, right))
             return [_multiply_add(builder, a, b, sums[0])]
 
         (total,) = _loop(builder, vectors, [_ZERO], step)
@@ -206,7 +261,7 @@ def dot(typing: Any, left: Any, left_stride: Any, right: Any, right_stride: Any,
             total = builder.fadd(total, builder.shuffle_vector(total, total, upper))
         return builder.extract_element(total, ir.Constant(_OFFSET, 0))
 
-    return types.float32(types.uintp, types.intp, types.uintp, types.intp, types.intp), body
+    return types.float32(types.uintp, types.uintp, types.intp, kind), body
 
 
 @intrinsic
@@ -247,14 +302,38 @@ def _element(builder: Any, array: Any, index: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(at, kind.as_pointer()))
 
 
-def _load(builder: Any, address: Any) -> Any:
-    loaded = builder.load(builder.inttoptr(address, _VECTOR.as_pointer()))
-    loaded.align = 4
-    return loaded
+def _apart(half: bool) -> int:
+    """How many bytes a vector of activations takes."""
+    return BYTES // 2 if half else BYTES
 
 
-def _store(builder: Any, vector: Any, address: Any) -> None:
-    builder.store(vector, builder.inttoptr(address, _VECTOR.as_pointer())).align = 4
+def _load(builder: Any, address: Any, *, half: bool = False) -> Any:
+    loaded = builder.load(builder.inttoptr(address, (_HALVES if half else _VECTOR).as_pointer()))
+    loaded.align = 2 if half else 4
+    return _widened(builder, loaded, _VECTOR, _LANE) if half else loaded
+
+
+def _store(builder: Any, vector: Any, address: Any, *, half: bool = False) -> None:
+    held = _narrowed(builder, vector, _VECTOR, _LANE, _HALVES) if half else vector
+    builder.store(held, builder.inttoptr(address, held.type.as_pointer())).align = 2 if half else 4
+
+
+def _widened(builder: Any, held: Any, kind: Any, bits: Any) -> Any:
+    """bf16 → float32: the lower sixteen bits are 0."""
+    return builder.bitcast(builder.shl(builder.zext(held, bits), _all(bits, 16)), kind)
+
+
+def _narrowed(builder: Any, value: Any, kind: Any, bits: Any, held: Any) -> Any:
+    """float32 → the nearest bf16, to even where two are as near; what is not a number stays so."""
+    whole = builder.bitcast(value, bits)
+    odd = builder.and_(builder.lshr(whole, _all(bits, 16)), _all(bits, 1))
+    up = builder.lshr(builder.add(whole, builder.add(odd, _all(bits, 0x7FFF))), _all(bits, 16))
+    strange = builder.fcmp_unordered("uno", value, value)
+    return builder.trunc(builder.select(strange, _all(bits, 0x7FC0), up), held)
+
+
+def _all(bits: Any, value: int) -> Any:
+    return ir.Constant(bits, [value] * LANES if isinstance(bits, ir.VectorType) else value)
 
 
 def _splat(builder: Any, scalar: Any, kind: Any) -> Any:
