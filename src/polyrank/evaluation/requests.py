@@ -78,6 +78,12 @@ class Requests:
             reward=self.reward[rows],
         )
 
+    def ranks_something(self) -> bool:
+        """Whether a request has rows of different reward."""
+        order = np.lexsort((self.reward, self.requests))
+        within = self.requests[order][1:] == self.requests[order][:-1]
+        return bool((within & (np.diff(self.reward[order]) > 0)).any())
+
     def of_size(self, least: int) -> "Requests":
         """Only requests of at least so many rows: shorter ones hardly tell two rankings apart."""
         _, member, counts = np.unique(self.requests, return_inverse=True, return_counts=True)
