@@ -12,11 +12,15 @@ from polyrank.errors import PolyrankError, RunError
 from polyrank.files import file_sha256, read_json, write_json, writing
 from polyrank.fusion.formula import Formula
 from polyrank.fusion.fusion import Fusion
+from polyrank.fusion.lambdarank import LambdaRankFusion
+from polyrank.fusion.listwise import ListwiseFusion
+from polyrank.fusion.monotone import MonotoneFusion
 from polyrank.fusion.segments import Segmented
 
 FORMAT = 1
 FILE, ARRAYS = "fusion.json", "fusion.safetensors"
-FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType({kind.kind: kind for kind in (Formula, Segmented)})
+KINDS: tuple[type[Fusion], ...] = (Formula, Segmented, LambdaRankFusion, MonotoneFusion, ListwiseFusion)
+FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType({kind.kind: kind for kind in KINDS})
 
 
 def save_fusion(fusion: Fusion, directory: Path) -> None:
