@@ -33,7 +33,8 @@ TASKS = {
     "comment_stay": "binary",
     "watch": "regression",
 }
-CATEGORIES = ("tab", "hour", "user_active_degree", "video_type", "upload_type", "music_type")
+CATEGORIES = ("tab", "hour", "user_active_degree", "video_type", "upload_type", "music_type", "is_live_streamer")
+CATEGORIES += ("is_video_author", *(f"onehot_feat{index}" for index in range(18)))
 NUMBERS = ("duration_ms", "follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 HISTORIES = ("watched_videos", "long_viewed_videos", "liked_videos")
 CONTEXT = ("seconds", "history", "active")
@@ -44,7 +45,7 @@ REWARD = RewardConfig(
 CONFIG: dict[str, Any] = {
     "data": {"schema": "schema.toml", "train": "train.parquet", "valid_share": 0.1, "leak_guard": False},
     "model": {"architecture": "ple", "embedding_width": 16, "embedding_dropout": 0.3},
-    "train": {"epochs": 4, "batch_size": 1024, "learning_rate": 1e-3, "patience": 2, "evaluations_per_epoch": 2},
+    "train": {"epochs": 5, "batch_size": 1024, "learning_rate": 2e-3, "patience": 3, "evaluations_per_epoch": 2},
 }
 
 
@@ -91,8 +92,9 @@ def predictions(data: Path, out: Path, progress: Progress) -> pa.Table:
     if not (out / "scores.parquet").exists():
         score(run, str(out / "valid.parquet"), out / "scores.parquet", progress)
     valid = pq.read_table(out / "valid.parquet")
-    for name, values in zip(*(lambda t: (t.column_names, t.columns))(pq.read_table(out / "scores.parquet")), strict=True):
-        valid = valid.append_column(name, values)
+    scores = pq.read_table(out / "scores.parquet")
+    for name in scores.column_names:
+        valid = valid.append_column(name, scores[name])
     return valid
 
 
