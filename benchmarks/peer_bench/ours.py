@@ -18,7 +18,8 @@ from peer_bench.protocol import Inputs, peak, read, request_of, serve, shape
 from peer_bench.roofline import Products
 from polyrank.allocator import keep_memory
 from polyrank.balancing.balancer import BALANCERS, build_balancer
-from polyrank.data.encoders import Field, Layout, TaskStatistics
+from polyrank.data.encoders import TaskStatistics
+from polyrank.data.layout import Field, Layout
 from polyrank.data.loader import Batch, Loader
 from polyrank.data.prefetch import Prefetched
 from polyrank.data.schema import Feature, Schema, Task

@@ -10,17 +10,20 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from polyrank import config
 from polyrank.balancing.balancer import Balancer, build_balancer
 from polyrank.data.encoders import Encoders
+from polyrank.data.layout import Encoded
 from polyrank.data.leaks import find_leaks
+from polyrank.data.leaves import Leaves
 from polyrank.data.loader import Loader
 from polyrank.data.readers import Source
 from polyrank.data.schema import Schema, load_schema, save_schema
@@ -29,7 +32,7 @@ from polyrank.data.store import EncodedData, encode_to
 from polyrank.datasets import open_data, open_schema
 from polyrank.errors import ConfigError, RunError
 from polyrank.evaluation.predict import ScoreTable, score_table, task_metrics
-from polyrank.files import read_json, sha256_text, write_json
+from polyrank.files import read_json, scratch, sha256_text, write_json
 from polyrank.models.ranker import Ranker
 from polyrank.nn.embeddings import kernels
 from polyrank.progress import Progress
@@ -83,6 +86,8 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
     _check_config(directory / "config.toml", settings)
     sources = open_parts(settings, schema, test=test)
     made_from = {"schema": sha256_text(repr(config.to_table(schema)))}
+    if settings.data.leaves.trees:
+        made_from["data.leaves"] = sha256_text(repr(settings.data.leaves))
     made_from |= {f"{name} data": source.fingerprint for name, source in sources.items()}
     stamp = directory / "encoders/fitted_on.json"
     before = read_json(stamp) if stamp.exists() else {}
@@ -104,12 +109,32 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
                     "is it known before the label? Otherwise remove it from the schema."
                 )
         encoders = Encoders.fit(schema, sources["train"], progress)
+        if settings.data.leaves.trees:
+            encoders = with_leaves(encoders, sources["train"], settings, directory, progress)
         encoders.save(directory / "encoders")
         write_json(stamp, made_from)
     parts = {
         name: encode_to(directory / "encoded" / name, encoders, source, progress) for name, source in sources.items()
     }
     return Prepared(schema, encoders, parts)
+
+
+def with_leaves(
+    encoders: Encoders, source: Source, settings: Settings, directory: Path, progress: Progress
+) -> Encoders:
+    """The encoders with trees grown on the training data, which is encoded into `directory` for as long as that takes.
+
+    Raises:
+        DataError: a task has too few labels.
+        StorageError: the disk is full.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with scratch(directory) as folder:
+        data = encode_to(folder / "data", encoders, source, progress)
+        rows = Encoded(*(np.asarray(getattr(data, part.name)) for part in fields(Encoded)))
+        threads = settings.train.threads or torch.get_num_threads()
+        leaves = Leaves.grow(settings.data.leaves, encoders.schema, encoders.layout, rows, threads, progress)
+    return replace(encoders, leaves=leaves)
 
 
 def begin(directory: Path, settings: Settings, schema: Schema, progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """An experiment file: its sections, each checked against the config of the part it is for."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from annotated_types import Ge, Interval, MinLen
 
 from polyrank import config
 from polyrank.balancing.balancer import BALANCERS
+from polyrank.data.leaves import LeavesConfig
 from polyrank.datasets import absolute
 from polyrank.errors import ConfigError
 from polyrank.models.ranker import ARCHITECTURES, RankerConfig
@@ -29,6 +30,7 @@ class DataConfig:
         test_share: see `test`.
         tasks: the tasks to train, all where empty; sample spaces always follow the whole schema.
         leak_guard: warn of features that alone give AUC > 0.99.
+        leaves: tree leaves as further features.
     """
 
     schema: Annotated[str, MinLen(1)]
@@ -39,6 +41,7 @@ class DataConfig:
     test_share: Annotated[float, Interval(gt=0, lt=0.5)] = 0.1
     tasks: tuple[str, ...] = ()
     leak_guard: bool = True
+    leaves: LeavesConfig = field(default_factory=LeavesConfig)
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,10 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         name: config.build(entry.config, parts["balance"].pop(name, {}), f"balance.{name}")
         for name, entry in BALANCERS.items()
     }
-    for section, names in (("model", list(ARCHITECTURES)), ("balance", list(BALANCERS))):
+    parts_of_model = [part.name for part in fields(RankerConfig) if is_dataclass(part.default_factory)]
+    for section, names in (("model", [*ARCHITECTURES, *parts_of_model]), ("balance", list(BALANCERS))):
         for name, value in parts[section].items():
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and name not in names:
                 raise ConfigError(
                     f"[{section}] has no such part", received=f"[{section}.{name}]", mend=config.nearest(name, names)
                 )

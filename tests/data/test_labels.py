@@ -6,7 +6,7 @@ import pytest
 
 from polyrank.data.labels import read_labels, read_weights
 from polyrank.data.schema import Feature, Schema, Task
-from polyrank.errors import DataError
+from polyrank.errors import ConfigError, DataError
 
 NAN = np.nan
 Y = Task("y", "binary")
@@ -43,6 +43,18 @@ def test_binary_labels(positive: Any, column: Any) -> None:
 def test_a_column_without_labels_is_missing_everywhere() -> None:
     for task in (Y, Task("y", "binary", positive="yes"), Task("y", "regression")):
         np.testing.assert_array_equal(_labels(task, pa.nulls(2)), [NAN, NAN])
+
+
+@pytest.mark.parametrize("column", [[7, 1, None], [0.5, 0.0, NAN], [1, -3, None]])
+def test_labels_above_a_value(column: Any) -> None:
+    above = 1.0 if column[0] == 7 else 0.0
+    np.testing.assert_array_equal(_labels(Task("y", "binary", above=above), column), [1, 0, NAN])
+
+
+@pytest.mark.parametrize("task", [Task("y", "regression", above=0.0), Task("y", "binary", positive=1, above=0.0)])
+def test_above_is_for_binary_tasks_without_positive(task: Task) -> None:
+    with pytest.raises(ConfigError, match="above is for binary tasks without positive"):
+        _labels(task, [1])
 
 
 @pytest.mark.parametrize(

@@ -315,9 +315,20 @@ class TestLearningRate:
         assert learning_rate_factor(step, 100, 0.0, "cosine") == pytest.approx(factor, abs=1e-12)
         assert learning_rate_factor(step, 100, 0.0, "constant") == 1.0
 
+    def test_one_cycle_is_torchs(self):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=50, pct_start=0.3)
+        for step in range(50):
+            rate = optimizer.param_groups[0]["lr"]
+            assert learning_rate_factor(step, 50, 0.3, "one_cycle") == pytest.approx(rate, rel=1e-6), step
+            optimizer.step()
+            if step < 49:
+                theirs.step()
+
     @pytest.mark.parametrize("total", [1, 2, 10])
     @pytest.mark.parametrize("warmup", [0.0, 0.001, 0.5, 0.99])
-    @pytest.mark.parametrize("schedule", ["cosine", "constant"])
+    @pytest.mark.parametrize("schedule", ["cosine", "constant", "one_cycle"])
     def test_short_trainings_learn(self, total, warmup, schedule):
         factors = [learning_rate_factor(step, total, warmup, schedule) for step in range(total)]
         assert all(0 < factor <= 1 for factor in factors)

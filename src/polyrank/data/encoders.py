@@ -14,8 +14,10 @@ import pyarrow as pa
 from polyrank.data.columns import INTEGER, TEXT, buffers, distinct, is_text, keys, list_lengths, lists, numbers, padded
 from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
 from polyrank.data.labels import read_groups, read_labels, read_weights
+from polyrank.data.layout import Encoded, Field, Layout
+from polyrank.data.leaves import Leaves
 from polyrank.data.readers import Source
-from polyrank.data.schema import Feature, FeatureKind, Schema
+from polyrank.data.schema import Feature, Schema
 from polyrank.data.tree import contradictions, refuse, settled, told
 from polyrank.data.vocabularies import Buckets, Encoder, NumberScale, Vocabulary, restore
 from polyrank.errors import DataError, RunError
@@ -36,59 +38,17 @@ class TaskStatistics:
 
 
 @dataclass(frozen=True)
-class Field:
-    """Where a feature lies in the encoded matrix.
+class Encoders:
+    """Everything that was learned from the training data in order to encode it.
 
     Attributes:
-        start: first id column; `stop`: one past the last (a bag or sequence has `max_length` columns).
-        table: the feature whose embedding rows it uses: itself, or the one it shares with.
-        dense: the column of its scaled value, −1 where it has none.
+        leaves: trees whose leaves are further features, encoded behind all others; None for none.
     """
-
-    name: str
-    kind: FeatureKind
-    start: int
-    stop: int
-    table: str
-    dense: int = -1
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The encoded matrix: its fields, and the embedding rows of each table."""
-
-    fields: tuple[Field, ...]
-    tables: Mapping[str, int]
-
-    @property
-    def id_columns(self) -> int:
-        """Width of the id matrix."""
-        return max((f.stop for f in self.fields), default=0)
-
-    @property
-    def dense_columns(self) -> int:
-        """Width of the matrix of scaled values."""
-        return sum(f.dense >= 0 for f in self.fields)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Encoded rows: ids `[n, F]` int32, dense `[n, D]` float32; where read: labels, weights `[n, T]`, groups `[n]`."""
-
-    ids: np.ndarray
-    dense: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    groups: np.ndarray
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """Everything that was learned from the training data in order to encode it."""
 
     schema: Schema
     encoders: Mapping[str, Encoder]
     statistics: tuple[TaskStatistics, ...]
+    leaves: Leaves | None = None
     layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,7 +61,13 @@ class Encoders:
             table = feature.shares or feature.name
             fields.append(Field(feature.name, feature.kind, column, column + width, table, dense if number else -1))
             column, dense = column + width, dense + number
-        object.__setattr__(self, "layout", Layout(tuple(fields), {n: e.rows for n, e in self.encoders.items()}))
+        tables = {name: encoder.rows for name, encoder in self.encoders.items()}
+        scales = {name: encoder for name, encoder in self.encoders.items() if isinstance(encoder, NumberScale)}
+        edges = {name: tuple(scale.scaled(np.asarray(scale.edges)).tolist()) for name, scale in scales.items()}
+        if self.leaves is not None:
+            further, their = self.leaves.fields(column)
+            fields, tables = [*fields, *further], {**tables, **their}
+        object.__setattr__(self, "layout", Layout(tuple(fields), tables, edges))
 
     @classmethod
     def fit(cls, schema: Schema, source: Source, progress: Progress | None = None) -> Self:
@@ -156,7 +122,7 @@ class Encoders:
         ids = np.empty((batch.num_rows, self.layout.id_columns), np.int32)
         dense = np.empty((batch.num_rows, self.layout.dense_columns), np.float32)
         columns: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []  # of the matrix, of values, of places
-        for place, feature in zip(self.layout.fields, self.schema.features, strict=True):
+        for place, feature in zip(self.layout.fields, self.schema.features, strict=False):  # leaves last
             array, places = batch.column(feature.source), None
             if feature.kind != "number" or pa.types.is_integer(array.type):
                 array, places = distinct(array)
@@ -175,6 +141,9 @@ class Encoders:
             else:
                 columns.append((ids[:, place.start], encoder.ids(array, feature.source), places))
         _fill(columns, batch.num_rows)
+        if self.leaves is not None:
+            own = sum(place.stop - place.start for place in self.layout.fields if not place.derived)
+            ids[:, own:] = self.leaves.ids(self.layout, ids[:, :own], dense)
         none = np.zeros((batch.num_rows, 0), np.float32)
         grouped = labels and bool(self.schema.group)
         return Encoded(
@@ -196,6 +165,8 @@ class Encoders:
                     digest.update(buffer)
             else:
                 digest.update("".join(encoder.json()).encode())
+        if self.leaves is not None:
+            digest.update("".join(self.leaves.json()).encode())
         return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
@@ -206,7 +177,11 @@ class Encoders:
                 stream.write(f"{',' if place else ''}\n{json.dumps(name)}: ")
                 stream.writelines(encoder.json())
             tasks = json.dumps([asdict(statistics) for statistics in self.statistics], allow_nan=False)
-            stream.write(f'\n}}, "tasks": {tasks}}}\n')
+            stream.write(f'\n}}, "tasks": {tasks}')
+            if self.leaves is not None:
+                stream.write(',\n"leaves": ')
+                stream.writelines(self.leaves.json())
+            stream.write("}\n")
 
     @classmethod
     def load(cls, directory: Path, schema: Schema) -> Self:
@@ -226,7 +201,8 @@ class Encoders:
                 raise ValueError("they are of other features than the schema's")
             if len(state["tasks"]) != len(schema.tasks):
                 raise ValueError("they are of other tasks than the schema's")
-            return cls(schema, encoders, tuple(TaskStatistics(**of) for of in state["tasks"]))
+            leaves = Leaves.restore(state["leaves"]) if "leaves" in state else None
+            return cls(schema, encoders, tuple(TaskStatistics(**of) for of in state["tasks"]), leaves)
         except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise RunError(
                 "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"

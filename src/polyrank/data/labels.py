@@ -35,6 +35,8 @@ def _label(task: Task, array: pa.Array) -> np.ndarray:
             ) from error
         return np.where(missing(array), np.nan, numbers(pc.equal(array, positive), task.source))
     values = numbers(array, task.source)
+    if task.above is not None:
+        return np.where(np.isnan(values), np.nan, values > task.above)
     if task.kind == "binary":
         rule, wrong = "must be 0 or 1 (null: label missing)", ~(np.isnan(values) | (values == 0) | (values == 1))
     else:
@@ -43,7 +45,7 @@ def _label(task: Task, array: pa.Array) -> np.ndarray:
         raise DataError(
             f"the label of {task.kind} task {task.name!r} {rule}",
             received=f"column {task.source!r} holds {values[wrong][0]!r}",
-            mend="say which value is positive (positive = …), set kind = 'regression', or clean the column",
+            mend="say which value is positive (positive = …, above = …), set kind = 'regression', or clean the column",
         )
     return values
 

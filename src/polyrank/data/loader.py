@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyrank.data.encoders import Encoded
+from polyrank.data.layout import Encoded
 from polyrank.data.prefetch import Prefetched, prefetched
 from polyrank.data.schema import Schema
 from polyrank.data.store import EncodedData

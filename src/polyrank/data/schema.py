@@ -82,6 +82,7 @@ class Task:
         column: the label's column; null (or NaN) means *label missing*: the row trains the other tasks, not this one.
         kind: `binary` or `regression`.
         positive: for `binary`: the column's value that counts as 1 ("50000+."); without it the column holds 0 and 1.
+        above: for `binary`, instead: a number counts as 1 where it is above this (a stay of more than 0 seconds).
         given: the task whose label must be 1 for a row to belong to this task's sample space.
         weight: a column of row weights for this task's loss; a row of weight 0 is left out of this task, in the loss
             and in the metrics, but its label still decides about the sample spaces of the tasks `given` this one.
@@ -91,6 +92,7 @@ class Task:
     kind: TaskKind
     column: str = ""
     positive: str | int | float | bool | None = None
+    above: float | None = None
     given: str = ""
     weight: str = ""
 
@@ -301,6 +303,12 @@ def _check_task(task: Task) -> None:
             "a task's name must be of letters, digits, '_', '-' and '.', and not begin with '.'",
             received=repr(task.name),
             mend=f"rename it, and name its column: column = {task.source!r}",
+        )
+    if task.above is not None and (task.kind != "binary" or task.positive is not None):
+        raise ConfigError(
+            f"task {task.name!r}: above is for binary tasks without positive",
+            received=f"kind = {task.kind!r}, positive = {task.positive!r}, above = {task.above!r}",
+            mend="remove above, or what it contradicts",
         )
     if task.kind != "binary" and task.positive is not None:
         raise ConfigError(

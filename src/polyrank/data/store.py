@@ -22,7 +22,8 @@ from typing import Any, Self
 import numpy as np
 
 from polyrank.config import to_table
-from polyrank.data.encoders import Encoded, Encoders
+from polyrank.data.encoders import Encoders
+from polyrank.data.layout import Encoded
 from polyrank.data.readers import Source
 from polyrank.errors import DataError, RunError
 from polyrank.files import file_sha256, read_json, write_json, writing

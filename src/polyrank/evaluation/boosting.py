@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from polyrank.data.encoders import Layout
+from polyrank.data.layout import Layout
 from polyrank.data.schema import Schema
 from polyrank.data.store import EncodedData
+from polyrank.data.tabular import tree_columns, tree_matrix
 from polyrank.errors import DataError
-
-_MANY = 1_000  # a category of more values is given as a number: LightGBM overfits long lists of categories
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def boost(
     began = time.perf_counter()
     position = schema.task_names.index(task)
     binary = schema.tasks[position].kind == "binary"
-    categories = [name for name, kind in _names(layout) if kind == "category"]
+    categories = [name for name, kind in tree_columns(layout) if kind == "category"]
 
     def own(part: str, data: EncodedData, limit: int | None) -> Any:
         chosen = np.flatnonzero(schema.sample_spaces(np.asarray(data.labels), np.asarray(data.weights))[:, position])
@@ -78,10 +77,10 @@ def boost(
             )
         weights = data.weights[chosen, position] if data.weights.shape[1] else None
         return lightgbm.Dataset(
-            _matrix(layout, data, chosen),
+            tree_matrix(layout, data.ids[chosen], data.dense[chosen]),
             labels,
             weight=weights,
-            feature_name=[name for name, _ in _names(layout)],
+            feature_name=[name for name, _ in tree_columns(layout)],
             categorical_feature=categories,
             free_raw_data=True,
         )
@@ -104,35 +103,8 @@ def boost(
     booster = lightgbm.train(parameters, training, 2_000, valid_sets=[validation], callbacks=[stop])
     seconds = time.perf_counter() - began
     chunks = np.array_split(np.arange(test.rows), max(1, test.rows // 200_000))
-    predictions = np.concatenate([np.asarray(booster.predict(_matrix(layout, test, chunk))) for chunk in chunks])
+    predictions = np.concatenate(
+        [np.asarray(booster.predict(tree_matrix(layout, test.ids[chunk], test.dense[chunk]))) for chunk in chunks]
+    )
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return Boosted(predictions.astype(np.float64), seconds, len(text.encode()), booster.best_iteration)
-
-
-def _names(layout: Layout) -> list[tuple[str, str]]:
-    """Columns of the matrix: names that LightGBM accepts, and whether each is a category or a number."""
-    result = []
-    for index, field in enumerate(layout.fields):
-        if field.kind in ("tags", "sequence"):
-            result += [(f"f{index}_length", "number"), (f"f{index}_last", "number")]
-        else:
-            short = field.kind == "category" and layout.tables[field.table] <= _MANY
-            result.append((f"f{index}", "category" if short else "number"))
-    return result
-
-
-def _matrix(layout: Layout, data: EncodedData, rows: np.ndarray) -> np.ndarray:
-    """`[n, columns]` float32; every embedding id below 2²⁴ is exact in it, and beyond only neighbours in rank merge."""
-    ids, dense = data.ids[rows], data.dense[rows]
-    columns: list[np.ndarray] = []
-    for field in layout.fields:
-        block = ids[:, field.start : field.stop]
-        if field.kind == "number":
-            columns.append(np.where(block[:, 0] == 0, np.nan, dense[:, field.dense]))
-        elif field.kind in ("tags", "sequence"):
-            length = (block != 0).sum(axis=1)
-            last = block[np.arange(len(block)), np.maximum(length - 1, 0)]
-            columns += [length, last]
-        else:
-            columns.append(block[:, 0])
-    return np.stack(columns, axis=1).astype(np.float32)

@@ -1,14 +1,15 @@
 """The Ranker: embeddings → architecture → towers → heads; and the registry of architectures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
-from polyrank.data.encoders import Layout, TaskStatistics
+from polyrank.data.encoders import TaskStatistics
+from polyrank.data.layout import Layout
 from polyrank.data.loader import Batch
 from polyrank.data.schema import Task
 from polyrank.models.cgc import CGC, CGCConfig
@@ -16,8 +17,10 @@ from polyrank.models.mmoe import MMoE, MMoEConfig
 from polyrank.models.ple import PLE, PLEConfig
 from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
 from polyrank.models.single_task import SingleTask, SingleTaskConfig
-from polyrank.nn.embeddings import Columns, Embeddings
+from polyrank.nn.cross import Cross, CrossConfig
+from polyrank.nn.embeddings import Embeddings
 from polyrank.nn.experts import GateWeights
+from polyrank.nn.features import FeatureConfig, FeatureSide, spread
 from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.layers import Dropout
 from polyrank.nn.towers import Heads, Towers, starting_biases
@@ -67,8 +70,8 @@ ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class RankerConfig:
-    """What all architectures have in common.
+class RankerConfig(FeatureConfig):
+    """What all architectures have in common; the sections below `[model]` are `FeatureConfig`'s and `cross`.
 
     Attributes:
         architecture: a key of ARCHITECTURES.
@@ -76,6 +79,7 @@ class RankerConfig:
         embedding_dropout: the share of the input's elements dropped in training.
         towers: the hidden layers of every task's tower.
         tower_dropout: the share of activations dropped after each.
+        cross: crosses of the input with itself, before the architecture.
     """
 
     architecture: str = "mmoe"
@@ -83,13 +87,18 @@ class RankerConfig:
     embedding_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     towers: tuple[Annotated[int, Gt(0)], ...] = (32,)
     tower_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    cross: CrossConfig = field(default_factory=CrossConfig)
 
 
 class Ranker(nn.Module):
     """A batch → one logit per task. B rows, T tasks, D input width.
 
-    x = [embeddings of single-valued features; means over bags; scaled numbers], dropped out in training; the
-    architecture gives each task a vector, its tower a logit, its head a prediction.
+    x = [embeddings of single-valued features; means over bags; scaled numbers], changed by what is on of the feature
+    side, dropped out in training, crossed with itself; the architecture gives each task a vector, its tower a logit,
+    its head a prediction.
+
+    An ensemble of k members gives k·B rows of logits, member after member; `views` makes the labels to hold them
+    against. Each member's rows go through its own towers.
 
     Args:
         tasks: the T tasks it predicts, in order.
@@ -110,40 +119,54 @@ class Ranker(nn.Module):
         super().__init__()
         self.kinds = [task.kind for task in tasks]
         entry = ARCHITECTURES[config.architecture]
-        sets = entry.sets(len(tasks), options)
-        self.embeddings = Embeddings(_columns(layout), config.embedding_width * sets)
-        in_width = self.embeddings.features * self.embeddings.width + layout.dense_columns
+        sets, self.members = entry.sets(len(tasks), options), config.ensemble.members
+        width = config.embedding_width * sets
+        self.embeddings = Embeddings(spread(layout, config), width, first_order=len(tasks) if config.first_order else 0)
+        self.features = FeatureSide(layout, self.embeddings.order, width, len(tasks), config)
+        in_width = self.features.out_width
         self.dropout = Dropout(config.embedding_dropout)
+        self.cross = Cross(in_width, config.cross) if config.cross.layers else None
         facts = {
-            "columns": input_columns(layout, self.embeddings.order, config.embedding_width, sets),
+            "columns": input_columns(
+                layout, self.features.fields, config.embedding_width, sets, number_width=self.features.number_width
+            ),
             "names": tuple(task.name for task in tasks),
         }
         asked = {name: facts[name] for name in entry.asks}
         self.architecture: Any = entry.kind(in_width, len(tasks), options, **asked)
         means = [s.mean for s in statistics]
         self.towers = Towers(
-            len(tasks),
+            len(tasks) * self.members,
             self.architecture.out_width,
             config.towers,
             dropout=config.tower_dropout,
-            biases=starting_biases(self.kinds, means),
+            biases=[bias for bias in starting_biases(self.kinds, means) for _ in range(self.members)],
         )
         self.heads = Heads(self.kinds, means, [s.std for s in statistics])
 
+    def views(self, batch: Batch) -> Batch:
+        """The batch with each row once for every member, as `forward` gives logits; of one member the batch itself."""
+        if self.members == 1:
+            return batch
+        return batch.mapped(lambda part: part.repeat(self.members, 1))
+
     def represent(self, batch: Batch) -> Inputs:
-        """The shared input `[B, D]`."""
-        x: Inputs = self.embeddings(batch.ids, batch.dense, written=self.dropout.active)
-        return Inputs(self.dropout(x.wide)) if self.dropout.active else x
+        """The shared input `[k·B, D]`."""
+        return self._read(batch)[0]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits `[B, T]` float32."""
-        logits: Tensor = self.towers(self.architecture(self.represent(batch)))
-        return logits.float()
+        """Logits `[k·B, T]` float32, all rows of the first member first."""
+        x, first_order = self._read(batch)
+        states: Tensor = self.architecture(x)
+        # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, T·k] → [k·B, T]
+        logits: Tensor = self.towers(states.reshape(-1, batch.rows, self.architecture.out_width))
+        logits = logits.float().view(batch.rows, -1, self.members).permute(2, 0, 1).flatten(0, 1)
+        return logits if first_order is None else logits + first_order
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probabilities, or values in the label's unit: `[B, T]` float32."""
+        """Probabilities, or values in the label's unit, the mean over the members: `[B, T]` float32."""
         result: Tensor = self.heads.predict(self(batch))
-        return result
+        return result.view(self.members, batch.rows, -1).mean(dim=0) if self.members > 1 else result
 
     def penalty(self) -> Tensor | None:
         """What the architecture adds to the objective; None if nothing. To be asked between forward and backward."""
@@ -151,9 +174,17 @@ class Ranker(nn.Module):
         return None if ask is None else ask()
 
     def gates(self, batch: Batch) -> list[GateWeights]:
-        """What the architecture's gates do to a batch."""
+        """What the architecture's gates do to a batch, the mean over the members."""
         found: list[GateWeights] = self.architecture.gates(self.represent(batch))
-        return found
+        return [replace(one, weights=one.weights.view(self.members, batch.rows, -1).mean(dim=0)) for one in found]
+
+    def _read(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
+        """What the architecture reads, and the first-order logits where there are such."""
+        written = self.dropout.active or self.features.active or self.cross is not None
+        x, first_order = self.features(self.embeddings(batch.ids, batch.dense, written=written), batch.ids)
+        if self.dropout.active:
+            x = Inputs(self.dropout(x.wide))
+        return (x if self.cross is None else Inputs(self.cross(x.wide))), first_order
 
     def dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Everything but the embedding table."""
@@ -164,8 +195,10 @@ class Ranker(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def input_columns(layout: Layout, order: Sequence[int], width: int, sets: int) -> InputColumns:
-    """What stands where in x: for each feature of `order` `sets` embeddings of `width`, then all scaled numbers."""
+def input_columns(
+    layout: Layout, order: Sequence[int], width: int, sets: int, *, number_width: int = 1
+) -> InputColumns:
+    """What stands where in x: for each feature of `order` `sets` embeddings of `width`, then all (encoded) numbers."""
     features: dict[str, list[int]] = {}
     by_set: list[list[int]] = [[] for _ in range(sets)]
     for place, feature in enumerate(order):
@@ -174,18 +207,9 @@ def input_columns(layout: Layout, order: Sequence[int], width: int, sets: int) -
         for number, columns in enumerate(by_set):
             columns += range(start + number * width, start + (number + 1) * width)
     start = len(order) * sets * width
-    for field in layout.fields:
-        if field.dense >= 0:
-            features[field.name].append(start + field.dense)
-    numbers = range(start, start + layout.dense_columns)
+    for own in layout.fields:
+        if own.dense >= 0:
+            first = start + own.dense * number_width
+            features[own.name] += range(first, first + number_width)
+    numbers = range(start, start + layout.dense_columns * number_width)
     return InputColumns(features, [[*columns, *numbers] for columns in by_set])
-
-
-def _columns(layout: Layout) -> Columns:
-    return Columns(
-        [f.start for f in layout.fields],
-        [f.stop for f in layout.fields],
-        [f.kind in ("tags", "sequence") for f in layout.fields],
-        [f.table for f in layout.fields],
-        layout.tables,
-    )

@@ -87,9 +87,11 @@ class Embeddings(nn.Module):
         columns: the layout of the id matrix.
         width: W.
         std: standard deviation of the initial rows.
+        first_order: further columns of each row, zeros at the start, which W counts from here on: the weights of
+            first-order terms.
     """
 
-    def __init__(self, columns: Columns, width: int, *, std: float = 0.05) -> None:
+    def __init__(self, columns: Columns, width: int, *, std: float = 0.05, first_order: int = 0) -> None:
         super().__init__()
         features = range(len(columns.starts))
         narrow = _narrow_features(columns)
@@ -108,8 +110,10 @@ class Embeddings(nn.Module):
         self.begins = torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int64)
         self.rest = _Plan(columns, [*singles, *bags], offsets)
         self.whole = _Plan(columns, self.order, offsets)
-        self.width, self.features = width, len(self.order)
-        self.table = nn.Parameter(torch.empty(total, width).normal_(0.0, std), requires_grad=False)
+        self.width, self.features = width + first_order, len(self.order)
+        self.table = nn.Parameter(torch.empty(total, self.width).normal_(0.0, std), requires_grad=False)
+        if first_order:
+            self.table[:, width:] = 0.0
         self._taken: _Taken | None = None
 
     def forward(self, ids: Tensor, numbers: Tensor, *, written: bool = False) -> Inputs:

@@ -51,12 +51,15 @@ class TrainConfig:
         embedding_learning_rate: of the embedding table; None for the same with `adam`, 0.05 with `adagrad`.
         embedding_optimizer: `adam` (lazy Adam) or `adagrad` (row-wise); both touch the rows of the batch only.
         weight_decay: AdamW's, on dense weights (never on biases or embeddings).
-        schedule: of the learning rate after warm-up: `cosine` falls to 0, `constant` stays.
-        warmup: the share of all steps in which the learning rate rises from 0.
+        schedule: of the learning rate after warm-up: `cosine` falls to 0, `constant` stays; `one_cycle` rises and falls
+            along cosines.
+        warmup: the share of all steps in which the learning rate rises (`one_cycle`: 0.3 is usual).
         clip_norm: the norm to which the dense parameters' gradient is clipped; 0 for none.
         metric: what the best checkpoint is best at on validation data: `mean` over the tasks' AUC (XAUC for
             regression), or a task's name.
         patience: evaluations without a new best after which training stops; 0 for never.
+        keep: which weights are kept: the `best` on validation data, or the `last`: for a training on all data, after
+            another one, validated, has said how long. Validation then only reports.
         evaluations_per_epoch: how often validation looks.
         seed: of initial weights, dropout and shuffling.
         save_seconds: time between checkpoints to resume from (one is also written at every evaluation).
@@ -77,6 +80,7 @@ class TrainConfig:
     clip_norm: Annotated[float, Ge(0)] = 5.0
     metric: str = "mean"
     patience: Annotated[int, Ge(0)] = 3
+    keep: Literal["best", "last"] = "best"
     evaluations_per_epoch: Annotated[int, Gt(0)] = 1
     seed: Annotated[int, Ge(0)] = 0
     save_seconds: Annotated[float, Ge(0)] = 60.0
@@ -234,6 +238,7 @@ class Trainer:
         factor = learning_rate_factor(place.step, self.total_steps, config.warmup, config.schedule)
         with computing_in(self.precision):
             logits = self.ranker(batch)
+        rows, batch = batch.rows, self.ranker.views(batch)
         targets = torch.where(batch.where, self.ranker.heads.targets(batch.labels), 0.0)
         losses = task_losses(logits, targets, kinds=self.ranker.kinds, where=batch.where, weights=batch.weights)
         mass = (batch.where.float() if batch.weights is None else batch.where * batch.weights).sum(dim=0)
@@ -250,12 +255,12 @@ class Trainer:
         self.dense.step()
         self.sparse.step(self.embedding_rate * factor)
         self.sums += torch.stack([losses.detach() * mass, mass, torch.isfinite(losses)])
-        place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + batch.rows
+        place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + rows
 
     def _evaluate(self, board: Any) -> str:
         """Validate, write history, keep the best; a note for the bar."""
         self._check_losses()
-        place = self.place
+        place, config = self.place, self.config
         table = score_table(self.ranker, self.valid)
         self.ranker.train()
         # The last update may have spoilt the weights after a loss that was still finite.
@@ -265,7 +270,7 @@ class Trainer:
         values = primary_metrics(table)
         value = self._chosen(values)
         place.since_best += 1
-        if value > place.best:
+        if value > place.best or config.keep == "last":
             place.best, place.best_step, place.since_best = value, place.step, 0
             save_checkpoint(self.run / "checkpoints/best.safetensors", {"model": self.ranker.state_dict()})
         mean = self.sums[0] / torch.where(self.sums[1] > 0, self.sums[1], 1.0)

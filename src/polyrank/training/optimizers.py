@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polyrank.models.ranker import Ranker
 from polyrank.nn.embeddings import Embeddings, Touched, kernels
 
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
 
 
 class LazyAdam:
@@ -143,15 +143,26 @@ def learning_rate_factor(step: int, total: int, warmup: float, schedule: Schedul
     """Factor on the learning rate at `step` (from 0) of `total`.
 
     It rises linearly to 1 over the first `warmup` share of the steps; then stays there, or falls to 0 along half a
-    cosine.
+    cosine. `one_cycle` (Smith & Topin 2018) rises along half a cosine from 1/25 and falls along half a cosine to
+    1/250,000, as `torch.optim.lr_scheduler.OneCycleLR` does; momentum stays as it is.
     """
     warm = max(1, round(total * warmup))
+    if schedule == "one_cycle":
+        peak = warm - 1
+        if step < peak:
+            return _along_cosine(1 / 25, 1.0, step / peak)
+        return _along_cosine(1.0, 1 / 250_000, (step - peak) / max(1, total - 1 - peak))
     if step < warm and warmup > 0:
         return (step + 1) / warm
     if schedule == "constant":
         return 1.0
     done = (step - warm) / max(1, total - warm) if warmup > 0 else step / max(1, total)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return _along_cosine(1.0, 0.0, done)
+
+
+def _along_cosine(start: float, end: float, share: float) -> float:
+    """From `start` to `end` along half a cosine."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
 
 def _arrays(*parts: Tensor | Touched) -> list[np.ndarray]:

@@ -1,0 +1,1 @@
+"""What both accuracy studies share: trials, the search over options and architectures, tables."""

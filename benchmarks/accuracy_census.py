@@ -1,0 +1,42 @@
+"""How accurate one model for both tasks is on Census-Income, with the protocol of the MMoE paper, on built-in data.
+
+    python benchmarks/accuracy_census.py [--jobs 16] [--out runs/accuracy_census]
+
+Tries the options one by one on top of configs/census_best.toml, those that help together, then architectures, then
+ten seeds of the best; every choice is by validation data, every figure of test data. Finished trainings are kept: the
+same command goes on. Writes benchmarks/results/<date>-accuracy-census.{json,md}.
+"""
+
+import argparse
+from pathlib import Path
+
+from accuracy.search import Plan, arguments, conclude
+from accuracy.trials import Study
+
+PLAN = Plan(
+    options={
+        "no first-order terms": ("model.first_order=false",),
+        "leaves": ("data.leaves.trees=50",),
+        "crosses": ("model.cross.layers=2",),
+        "piecewise numbers": ("model.number.encoding=piecewise",),
+        "periodic numbers": ("model.number.encoding=periodic", "model.number.frequency_scale=0.1"),
+        "feature gate": ("model.feature_gate.on=true",),
+        "four members": ("model.ensemble.members=4",),
+        "wider": ("model.mmoe.widths=[128]",),
+    },
+    architectures=("mmoe", "ple", "cgc", "shared_bottom"),
+    seeds=(0, 1, 2),
+    final=tuple(range(10)),
+)
+
+
+def main() -> None:
+    """Run the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given = arguments(parser, "census")
+    study = Study(Path(__file__).parents[1] / "configs/census_best.toml", (), given.out)
+    conclude(study, PLAN, given, "census", "python benchmarks/accuracy_census.py")
+
+
+if __name__ == "__main__":
+    main()

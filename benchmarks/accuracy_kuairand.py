@@ -1,0 +1,55 @@
+"""How accurate one model for five tasks is on KuaiRand-Pure, beside a LightGBM per task.
+
+    python benchmarks/accuracy_kuairand.py PATH [--jobs 16] [--out runs/accuracy_kuairand]
+
+PATH is a folder with train.parquet and valid.parquet (see configs/kuairand.toml); the data is not shipped. The newest
+tenth of train.parquet chooses options, architecture and epoch; the best is then trained anew on all of train.parquet,
+its last state kept, with five seeds. Figures are of valid.parquet, which nothing is chosen by. Finished trainings are
+kept: the same command goes on. Writes benchmarks/results/<date>-accuracy-kuairand.{json,md}.
+"""
+
+import argparse
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from accuracy.search import Plan, arguments, conclude
+from accuracy.trials import Study
+
+OPTIONS = {
+    "no first-order terms": ("model.first_order=false",),
+    "histories as means": ("model.sequence.pooling=mean",),
+    "leaves": ("data.leaves.trees=50",),
+    "crosses": ("model.cross.layers=2",),
+    "piecewise numbers": ("model.number.encoding=piecewise",),
+    "feature gate": ("model.feature_gate.on=true",),
+    "four members": ("model.ensemble.members=4",),
+    "six epochs": ("train.epochs=6",),
+}
+
+
+def newest(train: Path, out: Path) -> Path:
+    """The newest tenth of the training rows, as a file: what a model is shown to that trains on all of them."""
+    target = out / "newest.parquet"
+    if not target.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        table = pq.read_table(train).sort_by("time_ms")
+        pq.write_table(table.slice(table.num_rows * 9 // 10), target)
+    return target
+
+
+def main() -> None:
+    """Run the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, help="folder with train.parquet and valid.parquet")
+    given = arguments(parser, "kuairand")
+    train, test = (given.path.resolve() / f"{part}.parquet" for part in ("train", "valid"))
+    study = Study(
+        Path(__file__).parents[1] / "configs/kuairand.toml", (f"data.train={train}", f"data.test={test}"), given.out
+    )
+    refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
+    plan = Plan(OPTIONS, ("mmoe", "ple", "cgc", "shared_bottom"), (0, 1), tuple(range(5)), refit)
+    conclude(study, plan, given, "kuairand", "python benchmarks/accuracy_kuairand.py PATH")
+
+
+if __name__ == "__main__":
+    main()
