@@ -83,7 +83,9 @@ class _Mixture(nn.Module):
         super().__init__()
         shape = config.experts, config.rank
         self.inner_weight = nn.Parameter(_uniform(width, *shape))  # V
-        self.core_weight = nn.Parameter(torch.stack([_uniform(config.rank, config.rank) for _ in range(config.experts)]))
+        self.core_weight = nn.Parameter(
+            torch.stack([_uniform(config.rank, config.rank) for _ in range(config.experts)])
+        )
         self.outer_weight = nn.Parameter(torch.stack([_uniform(config.rank, width) for _ in range(config.experts)]))
         self.gate_weight = nn.Parameter(torch.zeros(width, config.experts))
         self.bias = nn.Parameter(torch.zeros(width))
