@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from polyrank.data.schema import FeatureKind
+FeatureKind = Literal["id", "category", "number", "tags", "sequence"]
 
 
 @dataclass(frozen=True)

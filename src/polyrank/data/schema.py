@@ -13,9 +13,9 @@ from annotated_types import Ge, Gt, MinLen
 
 from polyrank import config
 from polyrank.data.columns import is_text
+from polyrank.data.layout import FeatureKind
 from polyrank.errors import ConfigError, DataError
 
-FeatureKind = Literal["id", "category", "number", "tags", "sequence"]
 TaskKind = Literal["binary", "regression"]
 Contradiction = Literal["trust_parent", "trust_child", "drop", "error"]
 

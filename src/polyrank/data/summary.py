@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from polyrank.data.columns import TEXT, keys, list_lengths, lists, numbers
 from polyrank.data.fitting import ValueCounts
-from polyrank.data.schema import Feature, FeatureKind
+from polyrank.data.layout import FeatureKind
+from polyrank.data.schema import Feature
 
 DISTINCT_LIMIT = 2_000_000
 _ROW_KEY_SHARE, _ROW_KEY_ROWS = 0.95, 1_000  # more distinct values than so: each row has its own
