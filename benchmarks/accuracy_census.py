@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy_census.py [--jobs 16] [--out runs/accuracy_census]
 
-Tries the options one by one on top of configs/census_best.toml, those that help together, then architectures, then
-ten seeds of the best; every choice is by validation data, every figure of test data. Finished trainings are kept: the
-same command goes on. Writes benchmarks/results/<date>-accuracy-census.{json,md}.
+Tries the options one by one on top of configs/census_best.toml, and architectures; then the options that help together
+with the two best architectures; then ten seeds of the best. Every choice is by validation data, every figure of test
+data. Finished trainings are kept: the same command goes on. Writes benchmarks/results/<date>-accuracy-census.{json,md}.
 """
 
 import argparse
@@ -16,15 +16,16 @@ from accuracy.trials import Study
 PLAN = Plan(
     options={
         "no first-order terms": ("model.first_order=false",),
-        "leaves": ("data.leaves.trees=50",),
-        "crosses": ("model.cross.layers=2",),
-        "piecewise numbers": ("model.number.encoding=piecewise",),
+        "scaled numbers": ("model.number.encoding=scaled",),
         "periodic numbers": ("model.number.encoding=periodic", "model.number.frequency_scale=0.1"),
+        "leaves": ("data.leaves.trees=50", "train.epochs=8"),
+        "leaves, more dropout": ("data.leaves.trees=50", "train.epochs=10", "model.embedding_dropout=0.7"),
+        "crosses": ("model.cross.layers=2",),
         "feature gate": ("model.feature_gate.on=true",),
         "four members": ("model.ensemble.members=4",),
-        "wider": ("model.mmoe.widths=[128]",),
+        "more dropout": ("model.embedding_dropout=0.65", "train.epochs=20"),
     },
-    architectures=("mmoe", "ple", "cgc", "shared_bottom"),
+    architectures=("mmoe", "ple", "cgc", "omoe", "shared_bottom", "dselect_k", "adatt"),
     seeds=(0, 1, 2),
     final=tuple(range(10)),
 )

@@ -18,12 +18,13 @@ from accuracy.trials import Study
 OPTIONS = {
     "no first-order terms": ("model.first_order=false",),
     "histories as means": ("model.sequence.pooling=mean",),
-    "leaves": ("data.leaves.trees=50",),
+    "no leaves": ("data.leaves.trees=0",),
     "crosses": ("model.cross.layers=2",),
     "piecewise numbers": ("model.number.encoding=piecewise",),
     "feature gate": ("model.feature_gate.on=true",),
-    "four members": ("model.ensemble.members=4",),
-    "six epochs": ("train.epochs=6",),
+    "three members": ("model.ensemble.members=3",),
+    "more dropout": ("model.embedding_dropout=0.7", "train.epochs=5"),
+    "rare tasks count double": ("balance.static.weights={like = 2.0, profile_enter = 2.0, comment_stay = 2.0}",),
 }
 
 
@@ -47,7 +48,7 @@ def main() -> None:
         Path(__file__).parents[1] / "configs/kuairand.toml", (f"data.train={train}", f"data.test={test}"), given.out
     )
     refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
-    plan = Plan(OPTIONS, ("mmoe", "ple", "cgc", "shared_bottom"), (0, 1), tuple(range(5)), refit)
+    plan = Plan(OPTIONS, ("mmoe", "ple", "cgc", "shared_bottom", "adatt", "home"), (0, 1), tuple(range(5)), refit)
     conclude(study, plan, given, "kuairand", "python benchmarks/accuracy_kuairand.py PATH")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from accuracy.trials import LIGHTGBM, Study, Trial, quality, run_trials
 from polyrank.allocator import keep_memory
+from polyrank.models.ranker import ARCHITECTURES
 from polyrank.progress import Progress, Terminal
 
 
@@ -21,7 +22,8 @@ class Plan:
 
     Attributes:
         options: named assignments, each tried alone on top of the config.
-        architectures: those tried with the best options.
+        architectures: those of the registry that are tried with the config as it is; the two best of them again with
+            the best options.
         seeds: of the search.
         final: of the best.
         refit: assignments for the last stage alone.
@@ -36,28 +38,32 @@ class Plan:
 
 def search(study: Study, plan: Plan, jobs: int, progress: Progress) -> dict[str, Any]:
     """Run all stages; what the results file holds. Every choice is by validation data."""
-    results: dict[str, list[dict[str, Any]]] = {}
+    variants: dict[str, tuple[str, ...]] = {"config": (), **plan.options}
+    models = {
+        f"config, {name}": (f"model.architecture={name}", f"model.{name}.dropout=0.5")
+        for name in plan.architectures
+        if name in ARCHITECTURES
+    }
+    first = [Trial(name, sets, seed) for seed in plan.seeds for name, sets in {**variants, **models}.items()]
+    results = run_trials(study, [*first, Trial(LIGHTGBM, (), 0)], jobs, progress)
 
-    def run(variants: Mapping[str, tuple[str, ...]], seeds: Sequence[int]) -> None:
-        trials = [Trial(name, sets, seed) for name, sets in variants.items() for seed in seeds]
-        results.update(run_trials(study, trials, jobs, progress))
+    helping = [name for name in plan.options if quality(results[name]) > quality(results["config"])]
+    variants["all that help"] = tuple(part for name in helping for part in plan.options[name])
+    single = max(plan.options, key=lambda name: quality(results[name]))
+    two = sorted(models, key=lambda name: quality(results[name]))[-2:]
+    second = {
+        f"{option}{model.removeprefix('config')}": (*variants[option], *models[model])
+        for option in (single, "all that help")
+        for model in two
+    }
+    results |= run_trials(study, [Trial(n, sets, s) for s in plan.seeds for n, sets in second.items()], jobs, progress)
 
-    run({"base": (), **plan.options}, plan.seeds)
-    run({LIGHTGBM: ()}, plan.seeds[:1])
-    base = quality(results["base"])
-    helping = [name for name in plan.options if quality(results[name]) > base]
-    together = tuple(part for name in helping for part in plan.options[name])
-    variants = {"base": (), **plan.options, "all that help": together}
-    if len(helping) > 1:
-        run({"all that help": together}, plan.seeds)
-    best = max((name for name in variants if name in results), key=lambda name: quality(results[name]))
-    progress.say(f"options: {best} ({', '.join(variants[best]) or 'the config itself'})")
-    models = {f"{name}, {best}": (*variants[best], f"model.architecture={name}") for name in plan.architectures}
-    run(models, plan.seeds)
-    chosen = max(models, key=lambda name: quality(results[name]))
-    progress.say(f"architecture: {chosen}")
-    run({f"final: {chosen}": (*models[chosen], *plan.refit)}, plan.final)
-    return {"chosen": chosen, "sets": [*models[chosen], *plan.refit], "helping": helping, "results": results}
+    tried = {**variants, **models, **second}
+    chosen = max((name for name in tried if name in results), key=lambda name: quality(results[name]))
+    progress.say(f"chosen by validation: {chosen}")
+    sets = (*tried[chosen], *plan.refit)
+    results |= run_trials(study, [Trial(f"final: {chosen}", sets, seed) for seed in plan.final], jobs, progress)
+    return {"chosen": chosen, "sets": sets, "helping": helping, "results": results}
 
 
 def markdown(found: Mapping[str, Any], command: str) -> str:

@@ -51,15 +51,16 @@ class Trial:
     seed: int
 
     def path(self, study: Study) -> Path:
-        """Its result. A variant that has changed has another, so that nothing stale is taken for it."""
+        """Its result, named by what was trained: variants that come to the same share it, a changed one has another."""
         key = json.dumps([study.settings(self.sets, self.seed).table(run=True), self.name == LIGHTGBM], default=str)
-        return study.out / "trials" / f"{self.name}-{self.seed}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+        return study.out / "trials" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def run_trials(study: Study, trials: Sequence[Trial], jobs: int, progress: Progress) -> dict[str, list[dict[str, Any]]]:
     """Run the trials that have no result yet, `jobs` at a time; all results by variant, in the order of seeds."""
     paths = {trial: trial.path(study) for trial in trials}
-    waiting = [trial for trial, path in paths.items() if not path.exists()]
+    distinct = {path: trial for trial, path in reversed(paths.items())}
+    waiting = [trial for path, trial in reversed(distinct.items()) if not path.exists()]
     places = {}
     for trial in waiting:  # encoded once for all trials that read the same, with every processor
         data = study.settings(trial.sets, 0).data
