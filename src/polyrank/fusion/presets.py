@@ -18,7 +18,7 @@ from polyrank.fusion.shapes import HeadKind, Parameter, Scope
 
 BETA: Final = 1e-4  # of log_sum: what a probability is smoothed by
 # A weight of a search's start over or under it by this factor is as good as infinite or zero.
-REACH: Final = 100.0
+REACH: Final = 30.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Does the search of fusion weights find what is there, and how fast is it?
+
+Planted weights: requests are ranked by a known weighted log sum; each method gets 300 trials and 10 seeds (which are
+not those the search was designed on), and the angle between the weights it found and the true ones is what counts.
+Speed: 1,000 trials over 100,000 rows and 6 heads, and the time of ranking a request of 500 candidates by 12 heads with
+every preset.
+
+    python benchmarks/fusion_search.py
+
+writes benchmarks/results/<date>-fusion-search.json.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from polyrank.evaluation.fused import JudgeConfig
+from polyrank.evaluation.requests import Requests
+from polyrank.files import write_json
+from polyrank.fusion.objective import Objective
+from polyrank.fusion.presets import PRESETS, preset
+from polyrank.fusion.search import SearchConfig, search
+from polyrank.fusion.seeds import prepared
+
+METHODS = ("random", "sobol", "tpe", "cmaes")
+
+
+def planted(seed: int, requests: int = 200, size: int = 10, heads: int = 6) -> tuple[Requests, np.ndarray]:
+    """Rows whose true order is Σ_k w_k ln(p_k + 1e-4), and w; head k is rarer than head k − 1."""
+    rng = np.random.default_rng(seed)
+    rows = requests * size
+    logits = rng.normal(np.linspace(0, -4, heads), np.linspace(0.6, 1.4, heads), (rows, heads))
+    p = 1 / (1 + np.exp(-logits))
+    w = np.exp(rng.uniform(np.log(0.2), np.log(5), heads))
+    truth = np.log(p + 1e-4) @ w
+    names = tuple(f"head{k}" for k in range(heads))
+    of = np.arange(rows) // size
+    return Requests(
+        columns={name: p[:, k] for k, name in enumerate(names)},
+        heads=names,
+        labels={"order": truth},
+        numeric=frozenset({"order"}),
+        requests=of,
+        users=of,
+        reward=np.zeros(rows),
+    ), w
+
+
+def angle(found: np.ndarray, true: np.ndarray) -> float:
+    """Between two weight vectors, in degrees."""
+    cosine = found @ true / (np.linalg.norm(found) * np.linalg.norm(true))
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def recover(method: str, seed: int, trials: int) -> dict[str, float]:
+    """Search on one planted problem: the angle of what was found, and its goal (XAUC; 1 is the truth)."""
+    data, true = planted(seed)
+    objective = Objective(data, "composite", JudgeConfig())
+    template = prepared("log_sum", dict.fromkeys(data.heads, "probability"), (), "", data, objective)
+    found = search(template, data, objective, SearchConfig(method=method, trials=trials, seed=seed, jobs=1))
+    w = np.array([found.parameters.get(f"w_{name}", 1.0) for name in data.heads])
+    return {"angle": angle(w, true), "goal": found.trials[found.best].value}
+
+
+def log(rows: int, heads: int, size: int = 20) -> Requests:
+    """A feedback log of `rows` rows, with clicks and rarer behaviours, for the timing."""
+    rng = np.random.default_rng(0)
+    p = 1 / (1 + np.exp(-rng.normal(np.linspace(0, -4, heads), 1.0, (rows, heads))))
+    labels = (rng.random((rows, heads)) < p).astype(np.float64)
+    names = tuple(f"head{k}" for k in range(heads))
+    return Requests(
+        columns={name: p[:, k].astype(np.float32) for k, name in enumerate(names)},
+        heads=names,
+        labels={name: labels[:, k] for k, name in enumerate(names)},
+        numeric=frozenset(),
+        requests=np.arange(rows) // size,
+        users=np.arange(rows) // (5 * size),
+        reward=labels.sum(axis=1),
+    )
+
+
+def timed_search(preset_name: str, method: str, trials: int, rows: int, heads: int) -> float:
+    """Seconds of one search, with everything that a user waits for but reading the data."""
+    data = log(rows, heads)
+    begin = time.perf_counter()
+    objective = Objective(data, "composite", JudgeConfig())
+    template = prepared(preset_name, dict.fromkeys(data.heads, "probability"), (), "", data, objective)
+    search(template, data, objective, SearchConfig(method=method, trials=trials))
+    return time.perf_counter() - begin
+
+
+def ranked(name: str, candidates: int, heads: int, repeats: int = 300) -> dict[str, float]:
+    """Milliseconds of `rank` of one request."""
+    rng = np.random.default_rng(0)
+    kinds = {f"head{k}": "probability" for k in range(heads)}
+    context = "" if PRESETS[name].context == "none" else "seconds"
+    formula = preset(name, kinds, (), context).bind()
+    request = {head: rng.random(candidates).astype(np.float32) for head in kinds}
+    request["seconds"] = rng.random(candidates)
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        formula.rank(request)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return {"median_ms": statistics.median(times), "p90_ms": statistics.quantiles(times, n=10)[-1]}
+
+
+def main() -> None:
+    """Run all, print what comes out, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--part", choices=("planted", "speed", "all"), default="all")
+    arguments = parser.parse_args()
+    here = Path(__file__).parent / "results"
+    environment = {"command": "python " + shlex.join(sys.argv), "python": platform.python_version()}
+    environment["cores"] = str(len(os.sched_getaffinity(0)))
+    created = datetime.date.today().isoformat()
+    if arguments.part in ("planted", "all"):
+        seeds = range(1_000, 1_000 + arguments.seeds)
+        found = {m: [recover(m, s, arguments.trials) for s in seeds] for m in METHODS}
+        wins = sum(c["goal"] >= s["goal"] for c, s in zip(found["cmaes"], found["sobol"], strict=True))
+        for method, runs in found.items():
+            angles = [run["angle"] for run in runs]
+            print(f"{method:8} angle: median {statistics.median(angles):.2f}°, worst {max(angles):.2f}°")
+        print(f"cmaes ≥ sobol on {wins} of {arguments.seeds} seeds")
+        result = {"trials": arguments.trials, "seeds": list(seeds), "methods": found, "cmaes_at_least_sobol": wins}
+        write_json(here / f"{created}-fusion-planted.json", {"created": created, **environment, **result})
+    if arguments.part in ("speed", "all"):
+        timed_search("log_sum", "cmaes", 20, 2_000, 6)  # compiles
+        speed = {
+            f"{name}, {method}": timed_search(name, method, 1_000, 100_000, 6)
+            for name, method in (("log_sum", "cmaes"), ("ensemble_sort", "cmaes"), ("log_sum", "tpe"))
+        }
+        rank = {name: ranked(name, 500, 12) for name in PRESETS}
+        for what, seconds in speed.items():
+            print(f"1,000 trials over 100,000 rows × 6 heads, {what}: {seconds:.1f} s")
+        for name, times in rank.items():
+            print(f"rank 500 candidates × 12 heads, {name}: {times['median_ms']:.3f} ms")
+        result = {"search_seconds": speed, "rank": rank}
+        write_json(here / f"{created}-fusion-speed.json", {"created": created, **environment, **result})
+
+
+if __name__ == "__main__":
+    main()
