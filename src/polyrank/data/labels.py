@@ -75,9 +75,14 @@ def read_weights(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
 
 
 def read_groups(schema: Schema, batch: pa.RecordBatch) -> np.ndarray:
-    """The rows' groups `[n]` int64: integers as they are, text by its hash; NO_GROUP where null."""
-    key = keys(batch.column(schema.group), schema.group)
+    """The rows' groups `[n]` int64; see `read_keys`."""
+    return read_keys(batch, schema.group)
+
+
+def read_keys(batch: pa.RecordBatch, column: str) -> np.ndarray:
+    """What a column of ids holds `[n]` int64: integers as they are, text by its hash; NO_GROUP where null."""
+    key = keys(batch.column(column), column)
     if key.type == INTEGER:
-        groups: np.ndarray = key.fill_null(NO_GROUP).to_numpy(zero_copy_only=False)
-        return groups
+        found: np.ndarray = key.fill_null(NO_GROUP).to_numpy(zero_copy_only=False)
+        return found
     return np.where(missing(key), NO_GROUP, hash64(key).view(np.int64))

@@ -14,13 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import numpy as np
-import optuna
 from annotated_types import Ge, Gt, Interval
-from optuna.distributions import FloatDistribution
 
 from polyrank.errors import ConfigError, RunError
 from polyrank.evaluation.pareto import non_dominated
@@ -31,6 +28,9 @@ from polyrank.fusion.objective import Goal, Measured, Objective
 from polyrank.fusion.plan import fold, ordinal
 from polyrank.fusion.seeds import Values, equal_contribution, heads_alone, match, within
 from polyrank.progress import Bar, Silent
+
+if TYPE_CHECKING:
+    import optuna  # takes a second to import: only where a search runs
 
 Method: TypeAlias = Literal["grid", "random", "sobol", "tpe", "cmaes", "nsga2", "motpe"]
 SEVERAL: Final = ("nsga2", "motpe")  # methods for several behaviours at once
@@ -173,8 +173,10 @@ def search(
         violation = sum(max(0.0, floor - found.behaviours[name]) for name, floor in floors.items())
         return Trial(origin, parameters, found.value, dict(found.behaviours), violation)
 
+    from optuna.exceptions import ExperimentalWarning
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", ExperimentalWarning)
         trials = _Loop(template, config, starts, behaviours, journal, bar).run(measured)
     return Found(trials, *_chosen(trials, behaviours))
 
@@ -206,6 +208,8 @@ class _Loop:
         bar: Bar,
     ) -> None:
         self._config, self._behaviours, self._bar, self._journal = config, behaviours, bar, journal
+        from optuna.distributions import FloatDistribution
+
         self._space = {name: FloatDistribution(p.low, p.high, log=p.log) for name, p in template.parameters.items()}
         self._several = config.method in SEVERAL
         self._batch = 4 + int(3 * math.log(len(self._space)))  # a generation of CMA-ES
@@ -215,10 +219,12 @@ class _Loop:
             self._done = _read_journal(journal)
 
     def run(self, measured: Callable[[Values, str], Trial]) -> list[Trial]:
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         goals = len(self._behaviours) if self._several else 1
         directions = [optuna.study.StudyDirection.MAXIMIZE] * goals
-        study = optuna.create_study(sampler=_SAMPLERS[self._config.method](self), directions=directions)
+        study = optuna.create_study(sampler=_sampler(self._config.method, self._config.seed), directions=directions)
         grid = self._grid() if self._config.method == "grid" else []
         for values in (*self._starts.values(), *grid):
             study.enqueue_trial(values)
@@ -277,25 +283,20 @@ class _Loop:
         ]
         return [dict(zip(self._space, point, strict=True)) for point in product(*values)]
 
-    @property
-    def seed(self) -> int:
-        """Of the sampler."""
-        return self._config.seed
 
+def _sampler(method: Method, seed: int) -> "optuna.samplers.BaseSampler":
+    from optuna import samplers
 
-_SAMPLERS: Final[Mapping[str, Callable[[_Loop], optuna.samplers.BaseSampler]]] = MappingProxyType(
-    {
-        "grid": lambda loop: optuna.samplers.RandomSampler(seed=loop.seed),  # is never asked: all points are enqueued
-        "random": lambda loop: optuna.samplers.RandomSampler(seed=loop.seed),
-        "sobol": lambda loop: optuna.samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=loop.seed),
-        "tpe": lambda loop: optuna.samplers.TPESampler(
-            seed=loop.seed, multivariate=True, constant_liar=True, n_startup_trials=10
-        ),
-        "cmaes": lambda loop: optuna.samplers.CmaEsSampler(seed=loop.seed),
-        "nsga2": lambda loop: optuna.samplers.NSGAIISampler(seed=loop.seed, population_size=32),
-        "motpe": lambda loop: optuna.samplers.TPESampler(seed=loop.seed, multivariate=True, constant_liar=True),
+    makers: dict[Method, Callable[[], samplers.BaseSampler]] = {
+        "grid": lambda: samplers.RandomSampler(seed=seed),  # is never asked: all points are enqueued
+        "random": lambda: samplers.RandomSampler(seed=seed),
+        "sobol": lambda: samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=seed),
+        "tpe": lambda: samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
+        "nsga2": lambda: samplers.NSGAIISampler(seed=seed, population_size=32),
+        "motpe": lambda: samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
     }
-)
+    return makers[method]()
 
 
 def _goal(trial: Trial) -> float:
