@@ -252,7 +252,7 @@ class _Loop:
                 self._bar.advance(size, f"best {max(_goal(t) for t in trials):.4f}")
         return trials
 
-    def _tell(self, study: optuna.Study, trial: optuna.Trial, result: Trial) -> None:
+    def _tell(self, study: "optuna.Study", trial: "optuna.Trial", result: Trial) -> None:
         if self._several:
             trial.set_constraint("behaviours", result.violation)
             study.tell(trial, [result.behaviours[name] for name in self._behaviours])
