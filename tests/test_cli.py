@@ -310,7 +310,7 @@ class TestEvaluateAndScore:
         result = polyrank("score", folder / "run", "--data", folder / "valid.parquet", "--out", out)
         assert result.code == 0
         assert f"200 rows scored: {out}" in result.out
-        assert pq.read_table(out).column_names == ["p_click", "p_like", "p_watch"]
+        assert pq.read_table(out).column_names == ["p_click", "p_like", "p_watch", "joint_like"]
 
     def test_score_mistakes(self, polyrank, folder):
         def score(*words, run=folder / "run", data=folder / "valid.parquet", out="scores.parquet", code=2):
@@ -621,3 +621,11 @@ def test_demo_runs(polyrank, tmp_path):
     assert study["rows"] == {"train": 199_523, "valid": 49_881, "test": 49_881}
     for cell in study["models"][0]["tasks"].values():
         assert cell["mean"] > 0.9
+
+
+def test_simulate_shop_makes_data_for_its_config(polyrank, tmp_path):
+    result = polyrank("simulate", "shop", "--out", tmp_path / "shop", "--exposures", "1000", "--selection", "0.5")
+    assert result.code == 0
+    assert "train 800, valid 100, test 100 rows" in result.out
+    names = sorted(path.name for path in (tmp_path / "shop").iterdir())
+    assert names == ["schema.toml", "test.parquet", "train.parquet", "valid.parquet"]

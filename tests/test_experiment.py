@@ -224,11 +224,26 @@ def scores_of(run, data, out):
 class TestScore:
     def test_columns(self, trained, folder, tmp_path):
         scores = scores_of(trained[0], folder / "test.parquet", tmp_path / "s.parquet")
-        assert scores.schema == pa.schema([(f"p_{name}", pa.float32()) for name in ("click", "like", "watch")])
+        names = ["p_click", "p_like", "p_watch", "joint_like"]
+        assert scores.schema == pa.schema([(name, pa.float32()) for name in names])
         assert len(scores) == 400
-        for name in ("p_click", "p_like"):
+        for name in ("p_click", "p_like", "joint_like"):
             values = scores[name].to_numpy()
             assert ((values > 0) & (values < 1)).all()
+
+    def test_a_joint_probability_is_the_product_and_is_judged_on_all_rows(self, trained, folder, tmp_path):
+        run, document = trained
+        scores = scores_of(run, folder / "test.parquet", tmp_path / "s.parquet")
+        joint = scores["joint_like"].to_numpy()
+        np.testing.assert_allclose(joint, scores["p_click"].to_numpy() * scores["p_like"].to_numpy(), rtol=1e-6)
+        log = pq.read_table(folder / "test.parquet")
+        click, like = log["is_click"].to_numpy(), log["is_like"].to_numpy()  # NaN where it was not logged
+        label = np.where(click == 0, 0.0, like)
+        known = ~np.isnan(label)
+        found = document["joint"]["like"]
+        assert found["rows"] == known.sum() > document["tasks"]["like"]["rows"] == (known & (click == 1)).sum()
+        assert found["auc"] == auc(joint[known], label[known])
+        assert list(document["joint"]) == ["like"]
 
     def test_regression_is_in_the_labels_unit(self, trained, folder, tmp_path):
         scores = scores_of(trained[0], folder / "test.parquet", tmp_path / "s.parquet")
@@ -317,7 +332,7 @@ class TestScore:
         monkeypatch.setattr("polyrank.data.readers.Source.batches.__defaults__", (chunk,))
         monkeypatch.setattr("polyrank.experiment.EVALUATION_BATCH", batch)
         scores = scores_of(trained[0], tmp_path / "log.parquet", tmp_path / "s.parquet")
-        for column, expected in zip(scores.columns, whole.T, strict=True):
+        for column, expected in zip(scores.columns[:3], whole.T, strict=True):
             np.testing.assert_allclose(column.to_numpy(), expected, rtol=1e-5)
 
     def test_an_error_in_the_middle_leaves_nothing(self, trained, folder, tmp_path, monkeypatch):
@@ -342,6 +357,7 @@ class TestScore:
         assert list(document["tasks"]) == ["watch", "click"]
         scores = scores_of(tmp_path / "run", folder / "test.parquet", tmp_path / "s.parquet")
         assert scores.column_names == ["p_watch", "p_click"]
+        assert "joint" not in document
         assert scores["p_watch"].to_numpy().mean() > 1_000
         truth = pq.read_table(folder / "test.parquet")["is_click"].to_numpy()
         assert auc(scores["p_click"].to_numpy(), truth) == document["tasks"]["click"]["auc"]

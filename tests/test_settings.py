@@ -116,7 +116,7 @@ def test_what_a_run_saves_gives_the_same_settings(table: dict[str, Any], tmp_pat
     write_toml(tmp_path / "config.toml", settings.table(run=True))
     again = parse_settings(read_toml(tmp_path / "config.toml"), tmp_path)
 
-    for section in ("model", "balance", "train", "base"):
+    for section in ("model", "space", "balance", "train", "base"):
         assert getattr(again, section) == getattr(settings, section)
     valid = str(tmp_path / settings.data.valid) if settings.data.valid else ""
     places = {"schema": str(tmp_path / "schema.toml"), "train": str(tmp_path / "log.parquet"), "valid": valid}
@@ -129,7 +129,7 @@ def test_what_a_run_saves_gives_the_same_settings(table: dict[str, Any], tmp_pat
 def test_what_a_run_saves_is_what_it_used() -> None:
     table = parse_settings(RICH, Path()).table(run=True)
 
-    assert set(table) == {"data", "model", "balance", "train"}
+    assert set(table) == {"data", "model", "space", "balance", "train"}
     parts = {"sequence", "number", "feature_gate", "ensemble", "cross"}
     assert {key for key, value in table["model"].items() if isinstance(value, dict)} == {"cgc"} | parts
     assert {key for key, value in table["balance"].items() if isinstance(value, dict)} == {"static"}

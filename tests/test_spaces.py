@@ -12,6 +12,7 @@ from polyrank.spaces import (
     SpaceConfig,
     calibrator,
     conditional,
+    counting_rows,
     doubly_robust,
     imputation_risk,
     inverse_propensity,
@@ -208,11 +209,12 @@ class TestLosses:
             + [(logits[:, 2] - batch["labels"][:, 2]).square()],
             dim=1,
         )
-        losses, masses = space_losses(
-            errors, logits, guesses, config=SpaceConfig(training, **knobs), parents=self.PARENTS, binary=self.BINARY,
-            weights=weights, **batch,
-        )  # fmt: skip
-        return losses, masses, logits, guesses, errors
+        config = SpaceConfig(training, **knobs)
+        losses = space_losses(
+            errors, logits, guesses, config=config, parents=self.PARENTS, binary=self.BINARY, weights=weights, **batch
+        )
+        counting = counting_rows(config, self.PARENTS, self.BINARY, batch["where"], batch["joint"], weights)
+        return losses, counting.sum(dim=0), logits, guesses, errors
 
     def test_own(self, batch):
         losses, masses, _, _, errors = self.run(batch, "own")
@@ -232,7 +234,7 @@ class TestLosses:
         """p = .2, q = .5, clicked and not converted: 1.609438 + .105361."""
         z = torch.stack([logit(0.2), logit(0.5)], dim=1)
         label = tensor([1, 0])
-        losses, _ = space_losses(
+        losses = space_losses(
             entropy(z, label), z, z[:, :0], config=SpaceConfig("entire"), parents=(ROOT, 0), binary=(True, True),
             labels=label, where=label < 2, joint=tensor([1, 0]),
         )  # fmt: skip
@@ -314,12 +316,11 @@ class TestLosses:
         found = []
         for rows, part, weight in ((z, batch, weights), (torch.cat([z, z[2:3], z[0:1]]), doubled, None)):
             errors = (rows[:, :3] - part["labels"]).square()
-            found.append(
-                space_losses(
-                    errors, rows[:, :3], rows[:, 3:], config=SpaceConfig(training), parents=self.PARENTS,
-                    binary=self.BINARY, weights=weight, **part,
-                )
-            )  # fmt: skip
+            config, tree = SpaceConfig(training), (self.PARENTS, self.BINARY)
+            losses = space_losses(
+                errors, rows[:, :3], rows[:, 3:], config=config, parents=tree[0], binary=tree[1], weights=weight, **part
+            )
+            found.append((losses, counting_rows(config, *tree, part["where"], part["joint"], weight).sum(dim=0)))
         torch.testing.assert_close(found[0][0], found[1][0])
         assert found[0][1].tolist() == found[1][1].tolist()
 
@@ -340,12 +341,12 @@ class TestLosses:
     def test_without_parents_all_trainings_are_one(self, training):
         z, label = torch.randn(8, 2), (torch.rand(8, 2) < 0.5).float()
         errors = entropy(z, label)
-        losses, masses = space_losses(
-            errors, z, z[:, :0], config=SpaceConfig(training), parents=(ROOT, ROOT), binary=(True, True),
-            labels=label, where=label < 2,
-        )  # fmt: skip
+        config, tree = SpaceConfig(training), ((ROOT, ROOT), (True, True))
+        losses = space_losses(
+            errors, z, z[:, :0], config=config, parents=tree[0], binary=tree[1], labels=label, where=label < 2
+        )
         torch.testing.assert_close(losses, errors.mean(dim=0))
-        assert masses.tolist() == [8, 8]
+        assert counting_rows(config, *tree, label < 2, None, None).sum(dim=0).tolist() == [8, 8]
 
 
 def test_the_entire_space_learns_the_truth_of_a_chain_of_three():

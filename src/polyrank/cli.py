@@ -42,6 +42,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data: propose a schema, draw a profile.")
 app.add_typer(data_app, name="data")
+simulate_app = typer.Typer(no_args_is_help=True, help="Make data whose truth is known.")
+app.add_typer(simulate_app, name="simulate")
 
 Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="An experiment file (TOML): \\[data], \\[model], \\[train] …")
@@ -142,7 +144,10 @@ def evaluate(
 def score(
     run: RunDirectory,
     data: Annotated[str, typer.Option(help="Data with the run's features; labels are not needed.")],
-    out: Annotated[Path, typer.Option(help="The Parquet file to write: p_<task> for each task, in input order.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The Parquet file to write, in input order: p_<task>, and joint_<task> with given."),
+    ],
 ) -> None:
     """Predict every row, in input order."""
     from polyrank import experiment
@@ -185,6 +190,24 @@ def profile(
     out_console.print(f"profile: {out}", markup=False, soft_wrap=True)
 
 
+@simulate_app.command()
+def shop(
+    out: Annotated[Path, typer.Option(help="Where to write train, valid and test.parquet, and schema.toml.")],
+    exposures: Annotated[int, typer.Option(min=100, help="Rows in all.")] = 250_000,
+    selection: Annotated[
+        float, typer.Option(min=0, help="How strongly interest moves clicks; 0 for not at all.")
+    ] = 1.0,
+    hidden: Annotated[float, typer.Option(min=0, help="How much of the interest is in no column.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+) -> None:
+    """A shop: exposure → click → purchase, with p(purchase | click) known for every exposure, clicked or not."""
+    from polyrank.simulator.shop import ShopConfig, write_shop
+
+    rows = write_shop(out, ShopConfig(exposures=exposures, selection=selection, hidden=hidden, seed=seed))
+    parts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    out_console.print(f"{out}: {parts} rows", markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run a command; a user's mistake gives one message and no traceback."""
     errors = Console(stderr=True, highlight=False)
@@ -223,8 +246,12 @@ def _print_metrics(document: dict[str, Any]) -> None:
     table.add_column("", no_wrap=True)
     for task in document["tasks"]:
         table.add_column(escape(task), justify="right", overflow="fold")
-    for name in dict.fromkeys(key for metrics in document["tasks"].values() for key in metrics):
-        table.add_row(name, *(_text(metrics.get(name)) for metrics in document["tasks"].values()))
+    joint = {f"{task}, joint": metrics for task, metrics in document.get("joint", {}).items()}
+    columns = [*document["tasks"].values(), *joint.values()]
+    for task in joint:
+        table.add_column(escape(task), justify="right", overflow="fold")
+    for name in dict.fromkeys(key for metrics in columns for key in metrics):
+        table.add_row(name, *(_text(metrics.get(name)) for metrics in columns))
     out_console.print(table)
 
 

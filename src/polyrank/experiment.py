@@ -21,7 +21,7 @@ from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
 from polyrank.datasets import PREFIX, open_data, open_schema
 from polyrank.errors import ConfigError
-from polyrank.evaluation.predict import PRIMARY, predict
+from polyrank.evaluation.predict import PRIMARY, joint_places, joint_probabilities, predict
 from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text, writing
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
@@ -160,7 +160,10 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
 
 
 def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> int:
-    """Predict every row of `data`, in input order, into `out`: `p_<task>` (float32) for each task; the row count.
+    """Predict every row of `data`, in input order, into `out`; the row count.
+
+    Columns (float32): `p_<task>` for each task, given its parent where it has one; and for each binary task with a
+    parent `joint_<task>`: the probability that it and all its ancestors happen.
 
     Streams: the next rows are read and encoded while some are predicted; memory does not grow with the data. Labels are
     not needed, and not read.
@@ -177,8 +180,10 @@ def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> 
     source = open_data(data, HERE)
     _check_out(out, source)
     loaded.schema.check(source.schema, source.name, labels=False)
-    names = [f"p_{name}" for name in loaded.settings.data.tasks or loaded.schema.task_names]
-    schema = pa.schema([(name, pa.float32()) for name in names])
+    names = loaded.settings.data.tasks or loaded.schema.task_names
+    tasks = [task for name in names for task in loaded.schema.tasks if task.name == name]
+    joint = [f"joint_{tasks[place].name}" for place in joint_places(tasks)]
+    schema = pa.schema([(name, pa.float32()) for name in [*(f"p_{name}" for name in names), *joint]])
     rows = 0
     read = source.batches(loaded.schema.columns(labels=False), coded=True)
     with (
@@ -190,7 +195,8 @@ def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> 
         for chunk in chunks:
             batch = as_batch(chunk, loaded.schema)
             predictions = predict(loaded.ranker, batch.parts(EVALUATION_BATCH), len(names))
-            writer.write_table(pa.table([np.ascontiguousarray(column) for column in predictions.T], schema=schema))
+            columns = [*predictions.T, *joint_probabilities(tasks, predictions).values()]
+            writer.write_table(pa.table([np.ascontiguousarray(column) for column in columns], schema=schema))
             rows += batch.rows
             bar.advance(batch.rows)
     return rows

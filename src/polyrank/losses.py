@@ -44,25 +44,18 @@ def masked_mean(values: Tensor, where: Tensor, weights: Tensor | None = None) ->
     return (values * counting).sum(dim=0) / torch.where(total > 0, total, torch.ones_like(total))
 
 
-def task_losses(
-    logits: Tensor, targets: Tensor, *, kinds: Sequence[str], where: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """Each task's loss over its own rows.
+def row_losses(logits: Tensor, targets: Tensor, kinds: Sequence[str]) -> Tensor:
+    """Each row's loss on each task of one logit.
 
     Args:
         logits: `[B, T]`.
-        targets: `[B, T]`, finite everywhere (0 where `where` is False).
+        targets: `[B, T]`, finite everywhere (0 where the label does not count).
         kinds: `[T]` keys of LOSSES.
-        where: `[B, T]` bool.
-        weights: `[B, T]` row weights or None.
 
     Returns:
-        `[T]`; a task without a row gives 0 and no gradient.
+        `[B, T]`.
     """
-    distinct = list(dict.fromkeys(kinds))
-    if len(distinct) == 1:
-        return masked_mean(LOSSES[distinct[0]](logits, targets), where, weights)
-    columns = [
-        LOSSES[kind](logits[:, index], targets[:, index]) for index, kind in enumerate(kinds)
-    ]  # a few tasks: cheaper than gathering the columns of each kind
-    return masked_mean(torch.stack(columns, dim=1), where, weights)
+    if len(set(kinds)) == 1:
+        return LOSSES[kinds[0]](logits, targets)
+    # A few tasks: cheaper than gathering the columns of each kind.
+    return torch.stack([LOSSES[kind](z, y) for kind, z, y in zip(kinds, logits.T, targets.T, strict=True)], dim=1)

@@ -31,9 +31,9 @@ from polyrank.data.splits import split
 from polyrank.data.store import EncodedData, encode_to
 from polyrank.datasets import open_data, open_schema
 from polyrank.errors import ConfigError, RunError
-from polyrank.evaluation.predict import ScoreTable, score_table, task_metrics
+from polyrank.evaluation.predict import ScoreTable, joint_metrics, score_table, task_metrics
 from polyrank.files import read_json, scratch, sha256_text, write_json
-from polyrank.models.ranker import Ranker
+from polyrank.models.ranker import Ranker, resolve_space
 from polyrank.nn.embeddings import kernels
 from polyrank.progress import Progress
 from polyrank.settings import Settings, load_settings
@@ -198,7 +198,8 @@ def build_ranker(schema: Schema, encoders: Encoders, settings: Settings) -> Rank
     statistics = [encoders.statistics[p] for p in positions]
     architecture = settings.model.architecture
     try:
-        return Ranker(tasks, statistics, encoders.layout, settings.model, settings.options[architecture])
+        space = resolve_space(settings.space, architecture)
+        return Ranker(tasks, statistics, encoders.layout, settings.model, settings.options[architecture], space)
     except ValueError as error:
         raise ConfigError(
             f"model.architecture {architecture!r} must suit the data", received=str(error), mend="change one of them"
@@ -233,7 +234,9 @@ def evaluate_part(
 
 def metrics_document(table: ScoreTable, part: str) -> dict[str, Any]:
     """What `metrics.json` holds."""
-    return {"format": 1, "data": part, "rows": len(table.predictions), "tasks": task_metrics(table)}
+    document = {"format": 1, "data": part, "rows": len(table.predictions), "tasks": task_metrics(table)}
+    joint = joint_metrics(table)
+    return document | ({"joint": joint} if joint else {})
 
 
 @dataclass(frozen=True)

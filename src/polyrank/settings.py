@@ -13,6 +13,7 @@ from polyrank.data.leaves import LeavesConfig
 from polyrank.datasets import absolute
 from polyrank.errors import ConfigError
 from polyrank.models.ranker import ARCHITECTURES, RankerConfig
+from polyrank.spaces import SpaceConfig
 from polyrank.training.loop import TrainConfig
 
 
@@ -89,6 +90,7 @@ class Settings:
 
     data: DataConfig
     model: RankerConfig
+    space: SpaceConfig
     balance: BalanceConfig
     train: TrainConfig
     compare: CompareConfig
@@ -99,7 +101,8 @@ class Settings:
     def with_model(self, architecture: str, seed: int, tasks: Iterable[str] = (), balancer: str = "") -> "Settings":
         """The same experiment with another architecture, seed, and (where given) tasks and balancer.
 
-        A metric or balance of tasks that are left out falls back: to `mean`, and to no balance for a task alone.
+        A metric or balance of tasks that are left out falls back: to `mean`, and to no balance for a task alone, which
+        also has its own sample space only.
         """
         metric = self.train.metric
         tasks = tuple(tasks) or self.data.tasks
@@ -108,6 +111,7 @@ class Settings:
             self,
             data=replace(self.data, tasks=tasks),
             model=replace(self.model, architecture=architecture),
+            space=SpaceConfig() if alone else self.space,
             balance=BalanceConfig() if alone else replace(self.balance, method=balancer or self.balance.method),
             balancers={name: entry.config() for name, entry in BALANCERS.items()} if alone else self.balancers,
             train=replace(self.train, seed=seed, metric=metric if metric in tasks or not tasks else "mean"),
@@ -121,6 +125,7 @@ class Settings:
             "data": config.to_table(self.data),
             "model": config.to_table(self.model)
             | {name: config.to_table(self.options[name]) for name in architectures},
+            "space": config.to_table(self.space),
             "balance": config.to_table(self.balance)
             | {name: config.to_table(self.balancers[name]) for name in methods},
             "train": config.to_table(self.train),
@@ -149,6 +154,7 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
     sections = {
         "data": DataConfig,
         "model": RankerConfig,
+        "space": SpaceConfig,
         "balance": BalanceConfig,
         "train": TrainConfig,
         "compare": CompareConfig,
@@ -183,6 +189,7 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
     settings = Settings(
         config.build(DataConfig, parts["data"], "data"),
         config.build(RankerConfig, parts["model"], "model"),
+        config.build(SpaceConfig, parts["space"], "space"),
         config.build(BalanceConfig, parts["balance"], "balance"),
         config.build(TrainConfig, parts["train"], "train"),
         config.build(CompareConfig, parts["compare"], "compare"),

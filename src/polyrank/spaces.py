@@ -155,7 +155,7 @@ def space_losses(
     where: Tensor,
     joint: Tensor | None = None,
     weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Each task's loss under a training. C tasks have a parent.
 
     A label that is missing inside a task's sample space counts as not observed: propensities know of clicks, not of it.
@@ -173,40 +173,62 @@ def space_losses(
         weights: `[B, T]` row weights or None.
 
     Returns:
-        Losses `[T]`, and the weight of the rows behind each `[T]`.
+        `[T]`; 0 without gradient where no row counts.
     """
-    row_weights = torch.ones_like(errors) if weights is None else weights
-    losses = list(masked_mean(errors, where, weights).unbind())
-    masses = list((where * row_weights).sum(dim=0).unbind())
+    losses = masked_mean(errors, where, weights)
     children = [task for task, parent in enumerate(parents) if parent != ROOT]
     if config.training == "own" or not children:
-        return torch.stack(losses), torch.stack(masses)
+        return losses
     assert joint is not None, "a tree needs joint labels"
     direct = config.training == "direct"
     log_yes, log_no = log_joint(logits, [ROOT] * len(parents) if direct else parents)
+    entire = masked_mean(-torch.where(joint > 0, log_yes, log_no), joint >= 0, weights)  # 0 where a task is not binary
+    counting = counting_rows(config, parents, binary, where, joint, weights)
+    found = list(losses.unbind())
     for place, task in enumerate(children):
-        above, weight = parents[task], row_weights[:, task]
-        whole = (joint[:, task] >= 0) * weight
-        entire = _mean(-torch.where(joint[:, task] > 0, log_yes[:, task], log_no[:, task]), whole, whole)
+        above, rows = parents[task], counting[:, task]
         if config.training in ("entire", "direct"):
             if binary[task]:
-                excess = calibrator(logits[:, task], logits[:, above], whole) if direct else 0.0
-                losses[task], masses[task] = entire + config.calibrator_weight * excess, whole.sum()
+                excess = calibrator(logits[:, task], logits[:, above], rows) if direct else 0.0
+                found[task] = entire[task] + config.calibrator_weight * excess
             continue
-        exposed = (joint[:, above] >= 0) * weight
         propensities = log_yes[:, above].detach().exp().clamp(min=config.propensity_floor)
-        seen = Seen(where[:, task], propensities, exposed, config.self_normalised)
-        error = errors[:, task]
+        seen = Seen(where[:, task], propensities, rows, config.self_normalised)
         if config.training == "ips":
-            corrected = inverse_propensity(error, seen)
+            corrected = inverse_propensity(errors[:, task], seen)
         else:
-            guess = imputations[:, place]
-            pseudo = binary[task] and config.imputation == "label"
-            corrected = _corrected(error, guess, seen, logits[:, task] if pseudo else None, labels[:, task])
-        losses[task], masses[task] = config.correction_weight * corrected, exposed.sum()
-        if binary[task]:
-            losses[task] = losses[task] + config.joint_weight * entire
-    return torch.stack(losses), torch.stack(masses)
+            pseudo = logits[:, task] if binary[task] and config.imputation == "label" else None
+            corrected = _corrected(errors[:, task], imputations[:, place], seen, pseudo, labels[:, task])
+        found[task] = config.correction_weight * corrected + config.joint_weight * entire[task]
+    return torch.stack(found)
+
+
+def counting_rows(
+    config: SpaceConfig,
+    parents: Sequence[int],
+    binary: Sequence[bool],
+    where: Tensor,
+    joint: Tensor | None,
+    weights: Tensor | None,
+) -> Tensor:
+    """The weight with which each row stands behind each task's loss; arguments as in `space_losses`.
+
+    A task's own rows; under `entire` and `direct` all on which a binary child's joint label is defined; under `ips` and
+    `dr` all on which a child's parent was, or was not, reached.
+
+    Returns:
+        `[B, T]`.
+    """
+    rows = where
+    if config.training != "own" and joint is not None:
+        known, columns = joint >= 0, list(where.unbind(1))
+        for task, parent in enumerate(parents):
+            if parent != ROOT and config.training in ("ips", "dr"):
+                columns[task] = known[:, parent]
+            elif parent != ROOT and binary[task]:
+                columns[task] = known[:, task]
+        rows = torch.stack(columns, dim=1)
+    return rows.float() if weights is None else rows * weights
 
 
 def _corrected(error: Tensor, guess: Tensor, seen: Seen, logit: Tensor | None, label: Tensor) -> Tensor:

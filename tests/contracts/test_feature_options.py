@@ -11,7 +11,6 @@ from polyrank.data.encoders import TaskStatistics
 from polyrank.data.layout import Encoded, Field, Layout
 from polyrank.data.loader import as_batch
 from polyrank.data.schema import Feature, Schema, Task
-from polyrank.losses import task_losses
 from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
 from polyrank.nn import embeddings
 from polyrank.nn.cross import CrossConfig
@@ -94,9 +93,7 @@ def selected(batch, rows):
 
 def losses_of(ranker, batch):
     """As the training loop computes them."""
-    logits, truth = ranker(batch), ranker.views(batch)
-    targets = torch.where(truth.where, ranker.heads.targets(truth.labels), 0.0)
-    return task_losses(logits, targets, kinds=ranker.kinds, where=truth.where)
+    return ranker.losses(ranker(batch), ranker.views(batch))
 
 
 def gradients(ranker, batch):
@@ -201,12 +198,7 @@ def test_members_each_have_their_own_loss():
     ranker = ranker_of("members")
     batch = batch_of(ranker)
     logits = ranker(batch).view(3, ROWS, 2)
-    each = torch.stack(
-        [
-            task_losses(z, torch.where(batch.where, batch.labels, 0.0), kinds=ranker.kinds, where=batch.where)
-            for z in logits
-        ]
-    )
+    each = torch.stack([ranker.losses(z, batch) for z in logits])
     torch.testing.assert_close(losses_of(ranker, batch), each.mean(dim=0))
     torch.testing.assert_close(ranker.predict(batch), torch.sigmoid(logits).mean(dim=0))
     assert (ranker.predict(batch) - torch.sigmoid(logits.mean(dim=0))).abs().max() > 1e-4

@@ -16,6 +16,8 @@ from polyrank.nn.experts import SHARED, GateWeights
 class Scripted:
     """A ranker whose gates give what they are told; a batch has as many rows as the first gate."""
 
+    imputed = ()
+
     def __init__(self, *gates):
         self.given = gates
 

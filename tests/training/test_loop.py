@@ -22,6 +22,7 @@ from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema, Task
 from polyrank.data.store import EncodedData
 from polyrank.errors import DataError, Interrupted, StorageError, TrainingDiverged, UserError
+from polyrank.models import ranker
 from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
 from polyrank.progress import Silent
 from polyrank.training import loop
@@ -173,14 +174,14 @@ def test_training_again_gives_the_same_bits_and_another_seed_does_not(make: Make
 
 def test_training_loss_is_the_mean_over_each_task_s_rows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[tuple[Tensor, Tensor]] = []
-    measure = loop.task_losses
+    measure = Ranker.losses
 
-    def spy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-        value = measure(logits, targets, **options)
-        losses.append((value.detach().double(), options["where"].sum(dim=0).double()))
+    def spy(ranker: Ranker, logits: Tensor, batch: Batch) -> Tensor:
+        value = measure(ranker, logits, batch)
+        losses.append((value.detach().double(), batch.where.sum(dim=0).double()))
         return value
 
-    monkeypatch.setattr(loop, "task_losses", spy)
+    monkeypatch.setattr(Ranker, "losses", spy)
     trainer = make(replace(CONFIG, epochs=2))
     trainer.fit()
 
@@ -257,13 +258,20 @@ def test_no_missing_label_and_no_row_outside_a_sample_space_reaches_a_loss(
     log["watch"] = pa.array(log["watch"], mask=np.arange(200) % 2 == 0)
     log["click"] = pa.array(log["click"], mask=np.arange(200) % 5 == 0)
     seen: list[tuple[Tensor, Tensor]] = []
-    measure = loop.task_losses
+    measure = ranker.row_losses
+    masks: list[Tensor] = []
+    losses = Ranker.losses
 
-    def spy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-        seen.append((targets, options["where"]))
-        return measure(logits, targets, **options)
+    def spy(logits: Tensor, targets: Tensor, kinds: Any) -> Tensor:
+        seen.append((targets, masks[-1]))
+        return measure(logits, targets, kinds)
 
-    monkeypatch.setattr(loop, "task_losses", spy)
+    def look(ranker: Ranker, logits: Tensor, batch: Batch) -> Tensor:
+        masks.append(batch.where)
+        return losses(ranker, logits, batch)
+
+    monkeypatch.setattr(ranker, "row_losses", spy)
+    monkeypatch.setattr(Ranker, "losses", look)
     trainer = make(replace(CONFIG, epochs=1), log=log)
     trainer.fit()
 

@@ -18,6 +18,7 @@ def gate_utilisation(ranker: Ranker, batches: Iterable[Batch], tasks: Sequence[s
         "shared 2"), `weights` (mean weight of each, they sum to 1), and `entropy`: the mean over rows of
         −Σ_e g_e ln g_e in nats; its exponential is the number of experts in effective use.
     """
+    names = [*tasks, *(f"{tasks[task]} imputation" for task in ranker.imputed)]
     sums: dict[tuple[int, int], Any] = {}
     rows = 0
     ranker.eval()
@@ -32,7 +33,7 @@ def gate_utilisation(ranker: Ranker, batches: Iterable[Batch], tasks: Sequence[s
                 sums[key] = (before + weights.sum(dim=0), spread + entropy, gate.experts)
 
     def name(owner: int) -> str:
-        return "shared" if owner == SHARED else tasks[owner]
+        return "shared" if owner == SHARED else names[owner]
 
     result = []
     for (level, owner), (total, spread, experts) in sums.items():

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from polyrank.data.loader import Batch, Loader
+from polyrank.data.paths import path
 from polyrank.data.schema import Schema, Task
+from polyrank.data.tree import joint_labels, parents
 from polyrank.metrics.ranking import auc, xauc
 from polyrank.metrics.summary import binary_metrics, regression_metrics
 from polyrank.models.ranker import Ranker
@@ -25,6 +27,8 @@ class ScoreTable:
         labels: `[N, T]` float32; meaningful where `where` is True.
         where: `[N, T]` bool: the task's own rows (its sample space, label present).
         groups: `[N]` int64, NO_GROUP where a row has none; None where the schema has no group.
+        joint_labels: `[N, T]` float32: did the event and all its ancestors' happen, NaN where that is not defined or
+            the row's weight is 0 (see `polyrank.data.tree`); None where no task of the schema has a parent.
     """
 
     tasks: tuple[Task, ...]
@@ -32,6 +36,7 @@ class ScoreTable:
     labels: np.ndarray
     where: np.ndarray
     groups: np.ndarray | None
+    joint_labels: np.ndarray | None = None
 
     def rows(self, task: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Predictions, labels and groups of a task's own rows."""
@@ -71,7 +76,53 @@ def with_truth(
     """A score table from predictions for some of the schema's tasks, and labels, groups and row weights of all."""
     columns = [schema.tasks.index(task) for task in tasks]
     where = schema.sample_spaces(labels, weights)[:, columns]
-    return ScoreTable(tuple(tasks), predictions, labels[:, columns], where, groups if len(groups) else None)
+    joint = None
+    if any(task.given for task in schema.tasks):
+        joint = joint_labels(schema, labels)
+        if weights is not None and weights.shape[1]:
+            joint[weights == 0] = np.nan
+        joint = joint[:, columns]
+    return ScoreTable(tuple(tasks), predictions, labels[:, columns], where, groups if len(groups) else None, joint)
+
+
+def joint_places(tasks: Sequence[Task]) -> dict[int, list[int]]:
+    """Which tasks have a joint probability, and the path that it is the product over.
+
+    These are the binary tasks with a parent, where all ancestors are among `tasks` too; places are those in `tasks`.
+    """
+    above = parents(tasks)
+    found = {}
+    for place, task in enumerate(tasks):
+        steps = path(above, place)
+        if task.kind == "binary" and task.given and not tasks[steps[0]].given:
+            found[place] = steps
+    return found
+
+
+def joint_probabilities(tasks: Sequence[Task], predictions: np.ndarray) -> dict[str, np.ndarray]:
+    """p(t and all its ancestors | x) on every row, by task: the product of the conditional ones along the path.
+
+    Args:
+        tasks: the T tasks.
+        predictions: `[N, T]`.
+
+    Returns:
+        `[N]` float32 each.
+    """
+    return {tasks[place].name: predictions[:, steps].prod(axis=1) for place, steps in joint_places(tasks).items()}
+
+
+def joint_metrics(table: ScoreTable, *, replicates: int = 200) -> dict[str, dict[str, Any]]:
+    """Metrics of the joint probabilities over all rows where the joint label is defined, JSON-ready."""
+    result: dict[str, dict[str, Any]] = {}
+    places = {task.name: place for place, task in enumerate(table.tasks)}
+    for name, probabilities in joint_probabilities(table.tasks, table.predictions).items():
+        assert table.joint_labels is not None, "a task with a parent has joint labels"
+        labels = table.joint_labels[:, places[name]]
+        rows = ~np.isnan(labels)
+        groups = None if table.groups is None else table.groups[rows]
+        result[name] = binary_metrics(probabilities[rows], labels[rows], groups, replicates=replicates)
+    return result
 
 
 def task_metrics(table: ScoreTable, *, replicates: int = 200) -> dict[str, dict[str, Any]]:

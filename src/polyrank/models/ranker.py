@@ -1,18 +1,27 @@
 """The Ranker: embeddings → architecture → towers → heads; and the registry of architectures."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
+import torch
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
 from polyrank.data.encoders import TaskStatistics
 from polyrank.data.layout import Layout
 from polyrank.data.loader import Batch
+from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Task
+from polyrank.data.tree import parents
+from polyrank.losses import row_losses
+from polyrank.models.aitm import AITM, AITMConfig
 from polyrank.models.cgc import CGC, CGCConfig
+from polyrank.models.dbmtl import DBMTL, DBMTLConfig
+from polyrank.models.escm2 import ESCM2, ESCM2Config
+from polyrank.models.esmm import ESMM, ESMMConfig
 from polyrank.models.mmoe import MMoE, MMoEConfig
 from polyrank.models.ple import PLE, PLEConfig
 from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
@@ -24,6 +33,7 @@ from polyrank.nn.features import FeatureConfig, FeatureSide, spread
 from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.layers import Dropout
 from polyrank.nn.towers import Heads, Towers, starting_biases
+from polyrank.spaces import OWN, SpaceConfig, Training, conditional, counting_rows, space_losses
 
 
 class Architecture(Protocol):
@@ -48,14 +58,17 @@ class Entry:
     """An architecture and its config.
 
     Attributes:
-        asks: what else its constructor takes by keyword: "columns" (`InputColumns`), "names" (the tasks').
+        asks: what else its constructor takes by keyword: "columns" (`InputColumns`), "names" (the tasks'), "parents"
+            (the tree of `given` relations, see `polyrank.data.paths`).
         sets: (tasks, config) → how many embeddings of each feature it reads.
+        training: on which rows its paper trains tasks `given` another: what `space.training = "auto"` means for it.
     """
 
     kind: Any
     config: Any
     asks: tuple[str, ...] = ()
     sets: Callable[[int, Any], int] = lambda tasks, config: 1
+    training: Training = "own"
 
 
 ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
@@ -65,6 +78,11 @@ ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
         "mmoe": Entry(MMoE, MMoEConfig, asks=("columns",)),
         "cgc": Entry(CGC, CGCConfig, asks=("columns",)),
         "ple": Entry(PLE, PLEConfig, asks=("columns",)),
+        "esmm": Entry(ESMM, ESMMConfig, training="entire"),
+        "escm2_ips": Entry(ESCM2, ESCM2Config, asks=("columns",), training="ips"),
+        "escm2_dr": Entry(ESCM2, ESCM2Config, asks=("columns",), training="dr"),
+        "aitm": Entry(AITM, AITMConfig, asks=("parents",), training="direct"),
+        "dbmtl": Entry(DBMTL, DBMTLConfig, asks=("parents",)),
     }
 )
 
@@ -106,6 +124,10 @@ class Ranker(nn.Module):
         layout: the encoded matrix.
         config: the architecture's name and the common knobs.
         options: the architecture's own config.
+        space: on which rows a task `given` another is trained, resolved (not `auto`).
+
+    Raises:
+        ValueError: the architecture cannot take these tasks, or the training needs a parent that is not among them.
     """
 
     def __init__(
@@ -115,32 +137,42 @@ class Ranker(nn.Module):
         layout: Layout,
         config: RankerConfig,
         options: Any,
+        space: SpaceConfig = OWN,
     ) -> None:
         super().__init__()
         self.kinds = [task.kind for task in tasks]
+        self.binary = [kind == "binary" for kind in self.kinds]
+        self.tree, self.space = parents(tasks), space
+        if space.training != "own":
+            _check_tree(tasks, space)
+        # Tasks with an imputation tower: all but the heads see it as one more task, which hangs where the task does.
+        self.imputed = [task for task, above in enumerate(self.tree) if above != ROOT and space.training == "dr"]
+        seen = [*range(len(tasks)), *self.imputed]
         entry = ARCHITECTURES[config.architecture]
-        sets, self.members = entry.sets(len(tasks), options), config.ensemble.members
+        sets, self.members = entry.sets(len(seen), options), config.ensemble.members
         width = config.embedding_width * sets
-        self.embeddings = Embeddings(spread(layout, config), width, first_order=len(tasks) if config.first_order else 0)
-        self.features = FeatureSide(layout, self.embeddings.order, width, len(tasks), config)
+        self.embeddings = Embeddings(spread(layout, config), width, first_order=len(seen) if config.first_order else 0)
+        self.features = FeatureSide(layout, self.embeddings.order, width, len(seen), config)
         in_width = self.features.out_width
         self.dropout = Dropout(config.embedding_dropout)
         self.cross = Cross(in_width, config.cross) if config.cross.layers else None
+        names = [task.name for task in tasks]
         facts = {
             "columns": input_columns(
                 layout, self.features.fields, config.embedding_width, sets, number_width=self.features.number_width
             ),
-            "names": tuple(task.name for task in tasks),
+            "names": (*names, *(f"{names[task]} imputation" for task in self.imputed)),
+            "parents": tuple(self.tree[task] for task in seen),
         }
         asked = {name: facts[name] for name in entry.asks}
-        self.architecture: Any = entry.kind(in_width, len(tasks), options, **asked)
+        self.architecture: Any = entry.kind(in_width, len(seen), options, **asked)
         means = [s.mean for s in statistics]
         self.towers = Towers(
-            len(tasks) * self.members,
+            len(seen) * self.members,
             self.architecture.out_width,
             config.towers,
             dropout=config.tower_dropout,
-            biases=[bias for bias in starting_biases(self.kinds, means) for _ in range(self.members)],
+            biases=[bias for bias in self._biases(means) for _ in range(self.members)],
         )
         self.heads = Heads(self.kinds, means, [s.std for s in statistics])
 
@@ -155,18 +187,55 @@ class Ranker(nn.Module):
         return self._read(batch)[0]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits `[k·B, T]` float32, all rows of the first member first."""
+        """Logits `[k·B, T + C]` float32, all rows of the first member first.
+
+        Under `dr` there are C imputation towers, one for each task with a parent.
+        """
         x, first_order = self._read(batch)
         states: Tensor = self.architecture(x)
-        # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, T·k] → [k·B, T]
+        # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, T·k] → [k·B, T]; with T + C for T
         logits: Tensor = self.towers(states.reshape(-1, batch.rows, self.architecture.out_width))
         logits = logits.float().view(batch.rows, -1, self.members).permute(2, 0, 1).flatten(0, 1)
         return logits if first_order is None else logits + first_order
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probabilities, or values in the label's unit, the mean over the members: `[B, T]` float32."""
-        result: Tensor = self.heads.predict(self(batch))
+        """Probabilities given the parent, or values in the label's unit, the mean over the members: `[B, T]` float32."""
+        logits = self(batch)[:, : len(self.kinds)]
+        result: Tensor = self.heads.predict(logits)
+        if self.space.training == "direct":
+            result = torch.where(torch.tensor(self.binary), conditional(logits, self.tree), result)
         return result.view(self.members, batch.rows, -1).mean(dim=0) if self.members > 1 else result
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Each task's loss over the rows of its training, from `forward`'s logits for `views(batch)`: `[T]`."""
+        own, imputations = logits[:, : len(self.kinds)], logits[:, len(self.kinds) :]
+        targets = torch.where(batch.where, self.heads.targets(batch.labels), 0.0)
+        return space_losses(
+            row_losses(own, targets, self.kinds),
+            own,
+            imputations,
+            config=self.space,
+            parents=self.tree,
+            binary=self.binary,
+            labels=batch.labels,
+            where=batch.where,
+            joint=batch.joint,
+            weights=batch.weights,
+        )
+
+    def mass(self, batch: Batch) -> Tensor:
+        """The weight of the rows behind each task's loss: `[T]`."""
+        return counting_rows(self.space, self.tree, self.binary, batch.where, batch.joint, batch.weights).sum(dim=0)
+
+    def _biases(self, means: Sequence[float]) -> list[float]:
+        """Output biases that predict base rates: joint ones under `direct`; an imputed error starts at softplus(0)."""
+        biases = starting_biases(self.kinds, means)
+        for task in range(len(means)) if self.space.training == "direct" else ():
+            if self.binary[task]:
+                rate = math.prod(means[step] for step in path(self.tree, task))
+                biases[task] = math.log(rate / (1.0 - rate))
+        pseudo = [self.binary[task] and self.space.imputation == "label" for task in self.imputed]
+        return biases + [biases[task] if label else 0.0 for task, label in zip(self.imputed, pseudo, strict=True)]
 
     def penalty(self) -> Tensor | None:
         """What the architecture adds to the objective; None if nothing. To be asked between forward and backward."""
@@ -213,3 +282,20 @@ def input_columns(
             features[own.name] += range(first, first + number_width)
     numbers = range(start, start + layout.dense_columns * number_width)
     return InputColumns(features, [[*columns, *numbers] for columns in by_set])
+
+
+def resolve_space(config: SpaceConfig, architecture: str) -> SpaceConfig:
+    """The config with `auto` resolved: what the architecture's paper does."""
+    if config.training != "auto":
+        return config
+    return replace(config, training=ARCHITECTURES[architecture].training)
+
+
+def _check_tree(tasks: Sequence[Task], space: SpaceConfig) -> None:
+    names = [task.name for task in tasks]
+    for task in tasks:
+        if task.given and task.given not in names:
+            raise ValueError(
+                f"space.training = {space.training!r} needs the parents of all tasks. Received: {task.name!r} without "
+                f"{task.given!r}; train both, or set space.training = 'own'"
+            )

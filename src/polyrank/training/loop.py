@@ -21,7 +21,6 @@ from polyrank.data.loader import Batch, Loader
 from polyrank.errors import DataError, Interrupted, RunFailed, TrainingDiverged, UserError
 from polyrank.evaluation.predict import primary_metrics, score_table
 from polyrank.files import write_text
-from polyrank.losses import task_losses
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Bar, Progress
 from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
@@ -239,9 +238,7 @@ class Trainer:
         with computing_in(self.precision):
             logits = self.ranker(batch)
         rows, batch = batch.rows, self.ranker.views(batch)
-        targets = torch.where(batch.where, self.ranker.heads.targets(batch.labels), 0.0)
-        losses = task_losses(logits, targets, kinds=self.ranker.kinds, where=batch.where, weights=batch.weights)
-        mass = (batch.where.float() if batch.weights is None else batch.where * batch.weights).sum(dim=0)
+        losses, mass = self.ranker.losses(logits, batch), self.ranker.mass(batch)
         for parameter in self.dense_parameters:
             parameter.grad = None
         penalty = self.ranker.penalty()
