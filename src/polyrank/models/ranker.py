@@ -199,7 +199,7 @@ class Ranker(nn.Module):
         return logits if first_order is None else logits + first_order
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probabilities given the parent, or values in the label's unit, the mean over the members: `[B, T]` float32."""
+        """Probabilities given the parent, or values in the label's unit, the members' mean: `[B, T]` float32."""
         logits = self(batch)[:, : len(self.kinds)]
         result: Tensor = self.heads.predict(logits)
         if self.space.training == "direct":
