@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polyrank.charts.fusions import agreement_figure, difference_panels, influence_figure, response_figure
+from polyrank.charts.learned import agreement_figure, difference_panels, influence_figure, response_figure
 from polyrank.page import check_document, drawn, render
 from polyrank.plots import Panel, finite
 

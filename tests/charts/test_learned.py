@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrank.charts.fusions import agreement_figure, difference_panels, influence_figure, response_figure
+from polyrank.charts.learned import agreement_figure, difference_panels, influence_figure, response_figure
 
 
 def ranking(name, *, corner=False, tau=(None, None), delta=None):

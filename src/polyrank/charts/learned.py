@@ -1,4 +1,4 @@
-"""Fusions as figures: how they differ, what they make of each head, which heads decide, whom they agree with.
+"""Learned fusions as figures: how they differ, what they make of each head, which heads decide, whom they agree with.
 
 Each reads parts of the document that `polyrank.fusion.judged.judged` makes.
 """
