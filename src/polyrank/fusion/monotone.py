@@ -73,16 +73,17 @@ class MonotoneNet(nn.Module):
         return (self.weights(c) * self.curves(z, c)).sum(dim=1)
 
     def weights(self, c: Tensor) -> Tensor:
-        """W `[N, K]`: softplus, 1 at zero."""
+        """The weights w `[N, K]`: softplus, 1 at zero."""
         return nn.functional.softplus(self.weight + c @ self.weight_context.T + np.log(np.e - 1))
 
     def curves(self, z: Tensor, c: Tensor) -> Tensor:
-        """G `[N, K]`."""
+        """The curves g `[N, K]`."""
         slopes = self._slopes(c)
         return self._integral(z, slopes) - self._integral(torch.zeros_like(z), slopes)
 
     def _slopes(self, c: Tensor) -> Tensor:
-        """F on the knots: `[N, K, M]`."""
+        """The slopes f on the knots `[N, K, M]`; `[1, K, M]` without context, where one curve is every row's."""
+        c = c if c.shape[1] else c[:1]
         on_context = torch.einsum("nc,kch->nkh", c, self.on_context) + self.bias
         on_value = self.at[:, None] * self.on_value[:, None, :]  # [K, M, H]
         hidden = nn.functional.elu(on_value + on_context.unsqueeze(2))
