@@ -193,7 +193,7 @@ def judge(
 
 
 def composite_weights(data: Requests, config: JudgeConfig) -> dict[str, float]:
-    """V of the composite for every behaviour that counts.
+    """The weights v of the composite, for every behaviour that counts.
 
     Raises:
         ValueError: a weight names no behaviour of the data, or all are 0.
