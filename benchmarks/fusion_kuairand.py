@@ -2,112 +2,170 @@
 
     python benchmarks/fusion_kuairand.py DATA [--out runs/fusion_kuairand]
 
-DATA holds train.parquet and valid.parquet of KuaiRand-Pure's standard log (Gao et al. 2022, CC BY-SA 4.0), joined with
-user and video features. A PLE with six heads is trained on train (its latest tenth chooses the checkpoint). The users
-of valid are split in two: formulas are searched and rankers trained on one part, everything is judged on the other.
-What is finished in --out is used again. Writes benchmarks/results/<date>-fusion-kuairand.json and .md.
+DATA holds train.parquet and valid.parquet (see kuairand_heads.py). A PLE with six heads is trained on train, whose
+latest tenth chooses the checkpoint. The users of valid are split in two at random: on one half heads are calibrated,
+formulas searched and rankers trained (a quarter of it stops them early), on the other everything is judged; then the
+halves change places, so that every row is judged once, by fusions that other users chose. What is finished in --out is
+used again. Writes benchmarks/results/<date>-fusion-kuairand.json and .md.
 """
 
 import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from kuairand_heads import CONTEXT, REWARD, TASKS, predictions, rows_of
 
-from polyrank.evaluation.requests import Requests, request_ids
-from polyrank.experiment import score, train_settings
-from polyrank.fusion.reward import RewardConfig, reward
+from polyrank.data.schema import Task
+from polyrank.evaluation.fused import JudgeConfig, judge
+from polyrank.evaluation.influence import influence
+from polyrank.evaluation.power import power
+from polyrank.evaluation.predict import ScoreTable
+from polyrank.evaluation.requests import Requests
+from polyrank.files import read_json, write_json
+from polyrank.fusion.calibration import fit as fit_calibration
+from polyrank.fusion.formula import Formula
+from polyrank.fusion.fusion import Fusion
+from polyrank.fusion.learned import LEARNERS, learn
+from polyrank.fusion.objective import Objective
+from polyrank.fusion.presets import PRESETS, preset
+from polyrank.fusion.search import SearchConfig, search
+from polyrank.fusion.seeds import equal_contribution, prepared, within
+from polyrank.fusion.store import load_fusion, save_fusion
 from polyrank.progress import Progress, Terminal
-from polyrank.settings import parse_settings
 
 HERE = Path(__file__).parent
-CAP = 300.0  # seconds watched that count at most: the longest twentieth of the videos lasts longer
-TASKS = {
-    "click": "binary",
-    "long_view": "binary",
-    "like": "binary",
-    "profile_enter": "binary",
-    "comment_stay": "binary",
-    "watch": "regression",
-}
-CATEGORIES = ("tab", "hour", "user_active_degree", "video_type", "upload_type", "music_type", "is_live_streamer")
-CATEGORIES += ("is_video_author", *(f"onehot_feat{index}" for index in range(18)))
-NUMBERS = ("duration_ms", "follow_user_num", "fans_user_num", "friend_user_num", "register_days")
-HISTORIES = ("watched_videos", "long_viewed_videos", "liked_videos")
-CONTEXT = ("seconds", "history", "active")
-# Declared before anything was measured: a like is worth five clicks, a minute of watching 1.2.
-REWARD = RewardConfig(
-    {"click": 1.0, "long_view": 2.0, "like": 5.0, "profile_enter": 4.0, "comment_stay": 3.0, "watch": 0.02}
-)
-CONFIG: dict[str, Any] = {
-    "data": {"schema": "schema.toml", "train": "train.parquet", "valid_share": 0.1, "leak_guard": False},
-    "model": {"architecture": "ple", "embedding_width": 16, "embedding_dropout": 0.3},
-    "train": {"epochs": 5, "batch_size": 1024, "learning_rate": 2e-3, "patience": 3, "evaluations_per_epoch": 2},
-}
+JUDGE = JudgeConfig(k=3, valid="long_view", minutes="watch", minute=60.0)  # the composite: every behaviour counts 1
+KINDS = {task: "probability" if kind == "binary" else "amount" for task, kind in TASKS.items()}
+# Requests as the data allows them: real ones are short and few; a user's rows of the two days are not one list that
+# anybody saw, but there are more of them.
+GROUPINGS = {"request": (("user_id", "day", "tab"), 5), "user": (("user_id",), 2)}
+SEARCHES = ("grid", "random", "sobol", "tpe", "cmaes", "nsga2", "motpe")
+FORMULAS = ("log_sum", "weighted_sum", "product_plus", "ensemble_sort", "ple")  # ecommerce needs a price
+TRIALS = 243  # 3^5: what a grid of the five free weights takes
+SEARCHED, EQUAL, TARGET = "cmaes log_sum", "equal weights", 0.003
 
 
-def schema() -> str:
-    """The schema file."""
-    lines = ['group = "user_id"', 'time = "time_ms"']
-    for name, kind in TASKS.items():
-        lines += ["[[tasks]]", f'name = "{name}"', f'kind = "{kind}"']
-    kinds = dict.fromkeys(("user_id", "video_id", "author_id", "music_id"), "id")
-    kinds |= dict.fromkeys(CATEGORIES, "category") | dict.fromkeys(NUMBERS, "number") | {"tag": "tags"}
-    for name, kind in kinds.items():
-        lines += ["[[features]]", f'name = "{name}"', f'kind = "{kind}"']
-    for name in HISTORIES:
-        lines += ["[[features]]", f'name = "{name}"', 'kind = "sequence"', 'shares = "video_id"', "max_length = 30"]
-    return "\n".join(lines) + "\n"
+def calibrated(fit: Requests, other: Requests) -> tuple[Requests, Requests]:
+    """Both parts with heads calibrated on the first; watch time, which no method takes, is scaled to the right mean."""
+    tasks = tuple(Task(name, kind) for name, kind in TASKS.items())
+
+    def stacked(columns: Any, names: Any = TASKS) -> np.ndarray:
+        return np.stack([np.asarray(columns[name], np.float32) for name in names], axis=1)
+
+    labels = stacked(fit.labels)
+    table = ScoreTable(tasks, stacked(fit.columns), labels, ~np.isnan(labels), fit.users)
+    calibration = fit_calibration(table, "beta")
+    scale = float(fit.labels["watch"].mean() / np.maximum(fit.columns["watch"], 0).mean())
+
+    def apply(part: Requests) -> Requests:
+        found = calibration.apply(tuple(TASKS), stacked(part.columns))
+        heads = {name: np.asarray(found[:, place], np.float64) for place, name in enumerate(TASKS)}
+        heads["watch"] = np.maximum(np.asarray(part.columns["watch"], np.float64), 0.0) * scale
+        return replace(part, columns={**part.columns, **heads})
+
+    return apply(fit), apply(other)
 
 
-def with_labels(table: pa.Table) -> pa.Table:
-    """The tasks' columns beside the features: seconds watched are capped, so that a loop of one video is no outlier."""
-    labels = {
-        "click": table["is_click"],
-        "long_view": table["long_view"],
-        "like": table["is_like"],
-        "profile_enter": table["is_profile_enter"],
-        "comment_stay": pc.cast(pc.greater(table["comment_stay_time"], 0), pa.int8()),
-        "watch": pc.min_element_wise(pc.divide(pc.cast(table["play_time_ms"], pa.float64()), 1000.0), CAP),
+def contenders(fit: Requests, seed: int, out: Path, progress: Progress) -> dict[str, Callable[[], Fusion]]:
+    """Every fusion by name, to be made from the rows that choose."""
+    objective = Objective(fit, "composite", JUDGE)
+    learning, stopping = fit.split(0.75, seed=seed + 1)
+
+    def plain(name: str) -> Formula:
+        return preset(name, KINDS).bind()
+
+    def equal() -> Formula:
+        template = preset("weighted_sum", KINDS)
+        return template.bind(within(template, equal_contribution(template, fit.columns, fit.requests)))
+
+    def searched(method: str, name: str) -> Formula:
+        template = prepared(name, KINDS, (), "seconds" if name == "ple" else "", fit, objective)
+        config = SearchConfig(method=method, trials=TRIALS, seed=seed, jobs=1)
+        with progress.bar(f"{method} {name}", TRIALS, "trials") as bar:
+            found = search(template, fit, objective, config, bar=bar)
+        return template.bind(found.parameters)
+
+    def learned(name: str, context: tuple[str, ...]) -> Fusion:
+        config = LEARNERS[name].config(seed=seed)
+        with progress.bar(f"learning {name}", getattr(config, LEARNERS[name].rounds), "rounds") as bar:
+            return learn(name, learning, stopping, context, (), config, bar)
+
+    every: dict[str, Callable[[], Fusion]] = {EQUAL: equal}
+    every |= {f"{name} as it is": lambda name=name: plain(name) for name in FORMULAS}
+    every |= {f"{method} log_sum": lambda method=method: searched(method, "log_sum") for method in SEARCHES}
+    every |= {f"cmaes {name}": lambda name=name: searched("cmaes", name) for name in FORMULAS[1:]}
+    for name in LEARNERS:
+        every[f"learned {name}"] = lambda name=name: learned(name, ())
+        every[f"learned {name}, context"] = lambda name=name: learned(name, CONTEXT)
+    return every
+
+
+def cross_fitted(
+    data: Requests, out: Path, progress: Progress
+) -> tuple[Requests, dict[str, np.ndarray], dict[str, Any]]:
+    """The rows with calibrated heads, every fusion's scores of them, and what was chosen."""
+    halves = data.split(0.5, seed=0)
+    parts, scores, chosen = [], {}, {}
+    for fold, (fit, other) in enumerate([halves, halves[::-1]]):
+        fit, other = calibrated(fit, other)
+        parts.append(other)
+        made = {}
+        for name, make in contenders(fit, fold, out, progress).items():
+            place = out / f"fold{fold}" / name.replace(" ", "_").replace(",", "")
+            if not (place / "fusion.json").exists():
+                began = time.perf_counter()
+                save_fusion(make(), place)
+                write_json(place / "seconds.json", time.perf_counter() - began)
+            fusion = load_fusion(place)
+            scores.setdefault(name, []).append(fusion.score(other.columns, other.requests))
+            made[name] = {"seconds": read_json(place / "seconds.json")}
+            made[name] |= {"formula": str(fusion)} if isinstance(fusion, Formula) else {}
+            if name in (SEARCHED, *(f"learned {learner}" for learner in LEARNERS)):
+                made[name]["influence"] = influence(other, fusion.score, JUDGE.k)
+        heads = {head: Objective(fit, "composite", JUDGE) for head in TASKS}
+        values = {h: o.measure(np.asarray(fit.columns[h])[o.order]).value for h, o in heads.items()}
+        made["best head"] = max(values, key=lambda head: values[head])
+        scores.setdefault("best head, chosen on the other half", []).append(other.columns[made["best head"]])
+        chosen[f"fold {fold}"] = made
+    whole = joined(parts)
+    return whole, {name: np.concatenate(values) for name, values in scores.items()}, chosen
+
+
+def joined(parts: list[Requests]) -> Requests:
+    """The rows of both halves, one after the other."""
+    first = parts[0]
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns}
+    labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in first.labels}
+    rest = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("requests", "users", "reward")}
+    return replace(first, columns=columns, labels=labels, **rest)
+
+
+def study(data: Requests, out: Path, progress: Progress) -> dict[str, Any]:
+    """One grouping: the table against the searched formula, the bars, and what the data could have shown."""
+    whole, scores, chosen = cross_fitted(data, out, progress)
+    tables = {}
+    for reference in (SEARCHED, EQUAL, "best head, chosen on the other half"):
+        with progress.bar(f"judging against {reference}", None, "steps") as bar:
+            tables[reference] = judge(whole, scores, reference, JUDGE, bar=bar)
+    table = tables[SEARCHED]
+    others = {
+        reference: {r["name"]: r["against"] for r in tables[reference]["rankings"] if r["name"] == SEARCHED}[SEARCHED]
+        for reference in list(tables)[1:]
     }
-    for name, values in labels.items():
-        table = table.drop_columns(name) if name in table.column_names else table
-        table = table.append_column(name, values)
-    return table
-
-
-def predictions(data: Path, out: Path, progress: Progress) -> pa.Table:
-    """`valid` with the trained PLE's p_<task>."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "schema.toml").write_text(schema())
-    for part in ("train", "valid"):
-        if not (out / f"{part}.parquet").exists():
-            pq.write_table(with_labels(pq.read_table(data / f"{part}.parquet")), out / f"{part}.parquet")
-    run = out / "ple"
-    if not (run / "metrics.json").exists():
-        train_settings(parse_settings(CONFIG, out), run, resume=run.exists(), progress=progress)
-    if not (out / "scores.parquet").exists():
-        score(run, str(out / "valid.parquet"), out / "scores.parquet", progress)
-    valid = pq.read_table(out / "valid.parquet")
-    scores = pq.read_table(out / "scores.parquet")
-    for name in scores.column_names:
-        valid = valid.append_column(name, scores[name])
-    return valid
-
-
-def rows_of(valid: pa.Table, by: tuple[str, ...]) -> Requests:
-    """Heads, context and labels of every row, grouped by the columns `by`."""
-    columns = {task: np.asarray(valid[f"p_{task}"], np.float64) for task in TASKS}
-    columns["seconds"] = np.asarray(valid["duration_ms"], np.float64) / 1000
-    columns["history"] = np.asarray(pc.fill_null(pc.list_value_length(valid["watched_videos"]), 0), np.float64)
-    columns["active"] = np.asarray(pc.equal(valid["user_active_degree"], "full_active"), np.float64)
-    labels = {task: np.asarray(valid[task], np.float64) for task in TASKS}
-    requests = request_ids(*(np.asarray(valid[name]) for name in by))
-    users = np.asarray(valid["user_id"], np.int64)
-    return Requests(columns, tuple(TASKS), labels, frozenset({"watch"}), requests, users, reward(labels, REWARD))
+    powers = {}
+    for ranking in table["rankings"]:
+        if ranking["name"].startswith("learned"):
+            delta = ranking["against"]["mtf_gauc"]["reward"]
+            if delta["low"] is not None:
+                error = (delta["high"] - delta["low"]) / 2 / 1.96
+                powers[ranking["name"]] = vars(power(error, table["users"], TARGET))
+    return {"table": table, "searched against": others, "power": powers, "chosen": chosen}
 
 
 def main() -> None:
@@ -116,9 +174,70 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=HERE.parent / "runs/fusion_kuairand")
     arguments = parser.parse_args()
-    progress = Terminal()
+    progress, began = Terminal(), time.perf_counter()
     valid = predictions(arguments.data, arguments.out, progress)
-    print(valid.num_rows)
+    heads = read_json(arguments.out / "ple/metrics.json")["tasks"]
+    result: dict[str, Any] = {
+        "command": "python benchmarks/fusion_kuairand.py DATA",
+        "trials": TRIALS,
+        "reward": dict(REWARD.weights),
+        "sources": {name: PRESETS[name].source for name in FORMULAS} | {n: LEARNERS[n].source for n in LEARNERS},
+        "heads on train's latest tenth": {k: {m: v.get(m) for m in ("auc", "xauc", "gauc")} for k, v in heads.items()},
+        "groupings": {},
+    }
+    for name, (by, least) in GROUPINGS.items():
+        data = rows_of(valid, by).of_size(least)
+        found = study(data, arguments.out / name, progress)
+        result["groupings"][name] = {"by": list(by), "least rows": least, **found}
+    result["seconds of the last call"] = round(time.perf_counter() - began)
+    target = HERE / f"results/{date.today().isoformat()}-fusion-kuairand"
+    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    target.with_suffix(".md").write_text(markdown(result))
+    print(markdown(result))
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """A table for each grouping."""
+    lines = [
+        f"`{result['command']}`. GAUC (XAUC of watch time) within requests; Δ against `{SEARCHED}`, 95 % intervals.",
+        "",
+    ]
+    for name, found in result["groupings"].items():
+        table = found["table"]
+        lines += [
+            f"**{name}**: {', '.join(found['by'])}, at least {found['least rows']} rows; {table['rows']:,} rows,"
+            f" {table['requests']:,} requests, {table['users']:,} users.",
+            "",
+            "| ranking | composite | Δ composite | MTF-GAUC | Δ MTF-GAUC | NDCG@3 | " + " | ".join(TASKS) + " |",
+            "|---|" + "---:|" * (5 + len(TASKS)),
+        ]
+        for ranking in table["rankings"]:
+            values, deltas = ranking["metrics"], ranking["against"]
+            cells = []
+            for metric, of in (("composite", "gauc"), ("mtf_gauc", "reward")):
+                cells += [f"{values[metric][of]['value']:.4f}", difference(deltas.get(metric, {}).get(of))]
+            cells.append(f"{values['ndcg']['reward']['value']:.4f}")
+            cells += [f"{values['gauc'][task]['value']:.4f}" for task in TASKS]
+            lines.append(f"| {ranking['name']} | {' | '.join(cells)} |")
+        lines.append("")
+        for other, against in found["searched against"].items():
+            lines.append(f"- {SEARCHED} − {other}: composite {difference(against['composite']['gauc'])}")
+        for ranker, power_of in found["power"].items():
+            lines.append(
+                f"- {ranker}: standard error {power_of['error']:.4f}, so that {power_of['detectable']:.4f} would be"
+                f" found with 80 % chance; {TARGET} takes {power_of['users_needed']:,} users"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def difference(delta: dict[str, Any] | None) -> str:
+    """`+0.0012 [−0.0003, +0.0027] gain`."""
+    if not delta:
+        return ""
+    if delta["low"] is None:
+        return f"{delta['mean']:+.4f} (no interval)"
+    return f"{delta['mean']:+.4f} [{delta['low']:+.4f}, {delta['high']:+.4f}] {delta['verdict']}"
 
 
 if __name__ == "__main__":
