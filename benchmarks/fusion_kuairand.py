@@ -49,6 +49,8 @@ SEARCHES = ("grid", "random", "sobol", "tpe", "cmaes", "nsga2", "motpe")
 FORMULAS = ("log_sum", "weighted_sum", "product_plus", "ensemble_sort", "ple")  # ecommerce needs a price
 TRIALS = 243  # 3^5: what a grid of the five free weights takes
 SEARCHED, EQUAL, TARGET = "cmaes log_sum", "equal weights", 0.003
+RIVAL = "cmaes log_sum for mtf_gauc"  # what learned rankers must beat in MTF-GAUC: a formula searched for it
+BEST = "best head, chosen on the other half"
 
 
 def calibrated(fit: Requests, other: Requests) -> tuple[Requests, Requests]:
@@ -74,7 +76,7 @@ def calibrated(fit: Requests, other: Requests) -> tuple[Requests, Requests]:
 
 def contenders(fit: Requests, seed: int, out: Path, progress: Progress) -> dict[str, Callable[[], Fusion]]:
     """Every fusion by name, to be made from the rows that choose."""
-    objective = Objective(fit, "composite", JUDGE)
+    objectives = {goal: Objective(fit, goal, JUDGE) for goal in ("composite", "mtf_gauc", "ndcg")}
     learning, stopping = fit.split(0.75, seed=seed + 1)
 
     def plain(name: str) -> Formula:
@@ -84,7 +86,8 @@ def contenders(fit: Requests, seed: int, out: Path, progress: Progress) -> dict[
         template = preset("weighted_sum", KINDS)
         return template.bind(within(template, equal_contribution(template, fit.columns, fit.requests)))
 
-    def searched(method: str, name: str) -> Formula:
+    def searched(method: str, name: str, goal: str = "composite") -> Formula:
+        objective = objectives[goal]
         template = prepared(name, KINDS, (), "seconds" if name == "ple" else "", fit, objective)
         config = SearchConfig(method=method, trials=TRIALS, seed=seed, jobs=1)
         with progress.bar(f"{method} {name}", TRIALS, "trials") as bar:
@@ -100,6 +103,8 @@ def contenders(fit: Requests, seed: int, out: Path, progress: Progress) -> dict[
     every |= {f"{name} as it is": lambda name=name: plain(name) for name in FORMULAS}
     every |= {f"{method} log_sum": lambda method=method: searched(method, "log_sum") for method in SEARCHES}
     every |= {f"cmaes {name}": lambda name=name: searched("cmaes", name) for name in FORMULAS[1:]}
+    every |= {f"cmaes log_sum for {goal}": lambda goal=goal: searched("cmaes", "log_sum", goal) for goal in objectives}
+    del every["cmaes log_sum for composite"]  # there already
     for name in LEARNERS:
         every[f"learned {name}"] = lambda name=name: learned(name, ())
         every[f"learned {name}, context"] = lambda name=name: learned(name, CONTEXT)
@@ -131,7 +136,7 @@ def cross_fitted(
         heads = {head: Objective(fit, "composite", JUDGE) for head in TASKS}
         values = {h: o.measure(np.asarray(fit.columns[h])[o.order]).value for h, o in heads.items()}
         made["best head"] = max(values, key=lambda head: values[head])
-        scores.setdefault("best head, chosen on the other half", []).append(other.columns[made["best head"]])
+        scores.setdefault(BEST, []).append(other.columns[made["best head"]])
         chosen[f"fold {fold}"] = made
     whole = joined(parts)
     return whole, {name: np.concatenate(values) for name, values in scores.items()}, chosen
@@ -150,22 +155,30 @@ def study(data: Requests, out: Path, progress: Progress) -> dict[str, Any]:
     """One grouping: the table against the searched formula, the bars, and what the data could have shown."""
     whole, scores, chosen = cross_fitted(data, out, progress)
     tables = {}
-    for reference in (SEARCHED, EQUAL, "best head, chosen on the other half"):
+    for reference in (SEARCHED, EQUAL, BEST, RIVAL):
         with progress.bar(f"judging against {reference}", None, "steps") as bar:
             tables[reference] = judge(whole, scores, reference, JUDGE, bar=bar)
-    table = tables[SEARCHED]
-    others = {
-        reference: {r["name"]: r["against"] for r in tables[reference]["rankings"] if r["name"] == SEARCHED}[SEARCHED]
-        for reference in list(tables)[1:]
+    against = {
+        reference: {r["name"]: r["against"] for r in table["rankings"] if r["against"]}
+        for reference, table in tables.items()
     }
-    powers = {}
-    for ranking in table["rankings"]:
-        if ranking["name"].startswith("learned"):
-            delta = ranking["against"]["mtf_gauc"]["reward"]
-            if delta["low"] is not None:
-                error = (delta["high"] - delta["low"]) / 2 / 1.96
-                powers[ranking["name"]] = vars(power(error, table["users"], TARGET))
-    return {"table": table, "searched against": others, "power": powers, "chosen": chosen}
+    table, bars = tables[SEARCHED], {}
+    for other in (EQUAL, BEST):
+        bars[f"{SEARCHED} − {other}, composite"] = claim(against[other][SEARCHED]["composite"]["gauc"], table["users"])
+    for name, deltas in against[RIVAL].items():
+        if name.startswith("learned"):
+            found = claim(deltas["mtf_gauc"]["reward"], table["users"])
+            behaviours = {of: delta["mean"] for of, delta in deltas["gauc"].items()}
+            worst = min(behaviours, key=lambda of: behaviours[of])
+            bars[f"{name} − {RIVAL}, MTF-GAUC"] = {**found, "worst": worst, "worst_mean": behaviours[worst]}
+    return {"table": table, "bars": bars, "chosen": chosen}
+
+
+def claim(delta: dict[str, Any], users: int) -> dict[str, Any]:
+    """A difference, and what these users could have shown of one."""
+    if delta["low"] is None:
+        return {"delta": delta}
+    return {"delta": delta, **vars(power((delta["high"] - delta["low"]) / 2 / 1.96, users, TARGET))}
 
 
 def main() -> None:
@@ -220,13 +233,11 @@ def markdown(result: dict[str, Any]) -> str:
             cells += [f"{values['gauc'][task]['value']:.4f}" for task in TASKS]
             lines.append(f"| {ranking['name']} | {' | '.join(cells)} |")
         lines.append("")
-        for other, against in found["searched against"].items():
-            lines.append(f"- {SEARCHED} − {other}: composite {difference(against['composite']['gauc'])}")
-        for ranker, power_of in found["power"].items():
-            lines.append(
-                f"- {ranker}: standard error {power_of['error']:.4f}, so that {power_of['detectable']:.4f} would be"
-                f" found with 80 % chance; {TARGET} takes {power_of['users_needed']:,} users"
-            )
+        lines += ["| difference | | detectable | users for 0.003 | worst behaviour |", "|---|---|---:|---:|---|"]
+        for title, of in found["bars"].items():
+            worst = f"{of['worst']} {of['worst_mean']:+.4f}" if "worst" in of else ""
+            shown = f"{of['detectable']:.4f} | {of['users_needed']:,}" if "detectable" in of else " | "
+            lines.append(f"| {title} | {difference(of['delta'])} | {shown} | {worst} |")
         lines.append("")
     return "\n".join(lines)
 

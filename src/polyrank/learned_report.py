@@ -5,7 +5,7 @@ from typing import Any
 
 from polyrank.charts.learned import agreement_figure, difference_panels, influence_figure, response_figure
 from polyrank.page import check_document, drawn, render
-from polyrank.plots import Panel, finite
+from polyrank.plots import Panel, finite, strokes
 
 _MEASURES = {
     "share": ("Contribution", "share of what moves the score within a request"),
@@ -36,6 +36,7 @@ def learned_html(document: Mapping[str, Any]) -> str:
         document=document,
         columns=shown,
         differences=difference_panels(document, shown),
+        strokes=strokes(curves),
         curves=drawn(Panel(head, "", response_figure(curves, head)) for head in heads),
         influence=drawn(
             Panel(title, note, influence_figure(influence, heads, measure))
