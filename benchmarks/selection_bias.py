@@ -36,8 +36,11 @@ from polyrank.simulator.shop import ShopConfig, simulate_shop, write_shop
 from polyrank.spaces import Seen, doubly_robust, inverse_propensity
 
 SHOP = ShopConfig(exposures=150_000)
-WORLDS = {"selection": (SHOP, 8), "none": (replace(SHOP, selection=0.0), 5), "hidden": (replace(SHOP, hidden=1.0), 5)}
-TRAININGS = ("own", "entire", "direct", "ips", "dr")
+WORLDS = {"selection": (SHOP, 8), "none": (replace(SHOP, selection=0.0), 4), "hidden": (replace(SHOP, hidden=1.0), 4)}
+TRAININGS: dict[str, dict[str, Any]] = {
+    **{training: {"training": training} for training in ("own", "entire", "direct", "ips", "dr")},
+    "dr, pseudo labels": {"training": "dr", "imputation": "label"},
+}
 MODEL: dict[str, Any] = {
     "architecture": "shared_bottom",
     "embedding_width": 4,
@@ -55,8 +58,8 @@ def one(world: ShopConfig, seed: int, folder: Path) -> dict[str, dict[str, float
     truth, clicked = test["true_purchase"].to_numpy(), test["is_click"].to_numpy() == 1
     data = {name: f"{name}.parquet" for name in ("train", "valid", "test")} | {"leak_guard": False}
     found = {}
-    for training in TRAININGS:
-        table = {"data": {"schema": "schema.toml", **data}, "model": MODEL, "space": {"training": training}}
+    for training, space in TRAININGS.items():
+        table = {"data": {"schema": "schema.toml", **data}, "model": MODEL, "space": space}
         settings = parse_settings(table | {"train": TRAIN | {"seed": seed}}, folder)
         document = experiment.train_settings(settings, folder / training)
         experiment.score(folder / training, str(folder / "test.parquet"), folder / "scores.parquet")
@@ -87,6 +90,7 @@ def trainings(progress: Terminal) -> dict[str, Any]:
             for seed in range(seeds):
                 with tempfile.TemporaryDirectory() as folder:
                     runs.append(one(world, seed, Path(folder)))
+                progress.say(f"{name} {seed}: " + ", ".join(f"{k} {v['bias']:+.4f}" for k, v in runs[-1].items()))
                 bar.advance(1)
             table = simulate_shop(world)
             truth, clicked = table["true_purchase"].to_numpy(), table["is_click"].to_numpy() == 1

@@ -300,7 +300,9 @@ class TestLosses:
 
     def test_the_task_does_not_teach_the_imputation(self, batch):
         """The imputation tower feels its own risk alone."""
-        losses, _, logits, guesses, _ = self.run(batch, "dr", joint_weight=0.0, correction_weight=1.0)
+        losses, _, logits, guesses, _ = self.run(
+            batch, "dr", joint_weight=0.0, correction_weight=1.0, imputation="label"
+        )
         (slope,) = torch.autograd.grad(losses[1], guesses)
         p = torch.sigmoid(logits[:, 0]).detach().clamp(min=0.05)
         wanted = (torch.sigmoid(guesses[:, 0]) - batch["labels"][:, 1]) / p / 5

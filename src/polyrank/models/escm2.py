@@ -33,10 +33,10 @@ class ESCM2(nn.Module):
     `escm2_ips` (`space.training = "ips"`) and `escm2_dr` (`"dr"`, where each task with a parent has one more gate and
     tower, for the imputation). PaddleRec's weights are λ_c = λ_g = 0.5.
 
-    Departures: propensities are clipped from below (0.05) instead of capping their inverse at 15; propensities and
-    errors carry no gradient where the paper's objective means none (ports leak it); with `escm2_dr` the imputation
-    tower predicts by default a pseudo label whose loss is the imputed error, and not the error itself: that would leave
-    the conversion tower with the gradient of `escm2_ips` (`space.imputation = "error"` is the paper's).
+    Departures: propensities are clipped from below (0.05) instead of capping their inverse at 15, and carry no gradient
+    (ports leak it); the imputation tower learns from its own risk alone, and the task from the corrected one, as in
+    doubly robust joint learning; an imputed error is a softplus, since cross-entropy has no upper bound (in PaddleRec
+    it is a probability).
 
     Args:
         in_width: D.
