@@ -44,8 +44,8 @@ class SpaceConfig:
             variance, and more bias where few click.
         self_normalised: divide by the sum of the inverse propensities instead of the number of rows: less variance, and
             a bias that vanishes with the batch size.
-        imputation: what the imputation tower of `dr` predicts for binary tasks. `error`: a row's error, as in ESCM²; the
-            task's own tower then gets the gradient of `ips`, and only shared layers feel the imputation. `label`: a
+        imputation: what the imputation tower of `dr` predicts for binary tasks. `error`: a row's error, as in ESCM²; so
+            the task's own tower gets the gradient of `ips`, and only shared layers feel the imputation. `label`: a
             pseudo label, whose loss is the imputed error, so that rows without a label teach the task too.
         calibrator_weight: α of `direct`; AITM uses 0.6 with two tasks.
     """
