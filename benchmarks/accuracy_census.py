@@ -15,6 +15,7 @@ from accuracy.trials import Study
 
 PLAN = Plan(
     options={
+        "two members": ("model.ensemble.members=2",),  # the longest first
         "no first-order terms": ("model.first_order=false",),
         "scaled numbers": ("model.number.encoding=scaled",),
         "periodic numbers": ("model.number.encoding=periodic", "model.number.frequency_scale=0.1"),
@@ -22,7 +23,6 @@ PLAN = Plan(
         "leaves, more dropout": ("data.leaves.trees=50", "train.epochs=10", "model.embedding_dropout=0.7"),
         "crosses": ("model.cross.layers=2",),
         "feature gate": ("model.feature_gate.on=true",),
-        "four members": ("model.ensemble.members=4",),
         "more dropout": ("model.embedding_dropout=0.65", "train.epochs=20"),
     },
     architectures=("mmoe", "ple", "cgc", "omoe", "shared_bottom", "dselect_k", "adatt"),

@@ -16,13 +16,13 @@ from accuracy.search import Plan, arguments, conclude
 from accuracy.trials import Study
 
 OPTIONS = {
+    "two members": ("model.ensemble.members=2",),  # the longest first
     "no first-order terms": ("model.first_order=false",),
     "histories as means": ("model.sequence.pooling=mean",),
     "no leaves": ("data.leaves.trees=0",),
     "crosses": ("model.cross.layers=2",),
     "piecewise numbers": ("model.number.encoding=piecewise",),
     "feature gate": ("model.feature_gate.on=true",),
-    "three members": ("model.ensemble.members=3",),
     "more dropout": ("model.embedding_dropout=0.7", "train.epochs=5"),
     "rare tasks count double": ("balance.static.weights={like = 2.0, profile_enter = 2.0, comment_stay = 2.0}",),
 }

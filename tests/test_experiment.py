@@ -107,6 +107,26 @@ def test_train_counts_each_tasks_own_rows(trained, folder):
     assert tasks["watch"]["rows"] == click.sum()
 
 
+def test_train_says_what_each_task_was_best_at(trained):
+    run, document = trained
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    best = next(line for line in history if line["step"] == document["bests"]["overall"]["step"])
+    assert document["bests"]["overall"]["valid"] == best["valid"]
+    for task, own in document["bests"]["per_task"].items():
+        assert own["valid"] == max(line["valid"][task] for line in history)
+        assert set(own) == {"step", "valid"}
+
+
+def test_each_task_can_be_measured_with_the_weights_that_were_best_for_it(folder, tmp_path):
+    out = tmp_path / "run"
+    document = experiment.train(folder / "config.toml", ["train.best_per_task=true"], out, resume=False)
+    for task, own in document["bests"]["per_task"].items():
+        assert own["metrics"]["rows"] == document["tasks"][task]["rows"]
+        if own["step"] == document["bests"]["overall"]["step"]:
+            assert own["metrics"] == document["tasks"][task]
+    assert experiment.evaluate(out, str(folder / "test.parquet"))["tasks"] == document["tasks"]
+
+
 def test_train_without_test_data_measures_on_valid(folder, tmp_path):
     document = experiment.train(
         folder / "config.toml", ["data.test=''", "train.epochs=1"], tmp_path / "run", resume=False
@@ -152,7 +172,8 @@ def test_evaluate_gives_the_numbers_of_training(trained, folder, tmp_path):
     run, document = trained
     out = tmp_path / "metrics.json"
     found = experiment.evaluate(run, str(folder / "test.parquet"), out)
-    assert found == document | {"data": str(folder / "test.parquet")}
+    measured = {key: value for key, value in document.items() if key != "bests"}
+    assert found == measured | {"data": str(folder / "test.parquet")}
     assert json.loads(out.read_text()) == found
 
 

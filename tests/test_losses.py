@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from polyrank.losses import LOSSES, binary_cross_entropy, masked_mean, row_losses, squared_error
+from polyrank.losses import LOSSES, binary_cross_entropy, masked_mean, row_losses, smoothed, squared_error
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +170,10 @@ class TestTaskLosses:
         found.sum().backward()
         assert torch.isfinite(found).all()
         assert torch.isfinite(logits.grad).all()
+
+
+def test_smoothed_labels_by_hand():
+    labels = torch.tensor([[0.0, 0.0], [1.0, 7.0]])
+    expected = torch.tensor([[0.1, 0.0], [0.9, 7.0]])
+    torch.testing.assert_close(smoothed(labels, ["binary", "regression"], 0.2), expected)
+    assert smoothed(labels, ["binary", "binary"], 0.0) is labels

@@ -26,7 +26,17 @@ from polyrank.files import locked, read_json, scratch, sweep, write_json, write_
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
 from polyrank.run_report import run_html
-from polyrank.runs import EVALUATION_BATCH, Prepared, begin, check_new, evaluate_part, load_run, prepare, train_run
+from polyrank.runs import (
+    EVALUATION_BATCH,
+    Prepared,
+    begin,
+    check_new,
+    evaluate_part,
+    load_run,
+    per_task_bests,
+    prepare,
+    train_run,
+)
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 from polyrank.training.history import read_history
@@ -109,9 +119,13 @@ def train_settings(
             progress.say(f"nothing to go on with in {out}: starting anew")
         prepared = prepare(settings, out, progress, test=False)
         begin(out, settings, prepared.schema, progress)
-        ranker, _ = train_run(prepared, settings, out, progress, resume=resume)
+        ranker, result = train_run(prepared, settings, out, progress, resume=resume)
         part = "test" if "test" in prepared.parts else "valid"
         _, document = evaluate_part(ranker, prepared, settings, part, progress)
+        document["bests"] = result.bests
+        if settings.train.best_per_task:
+            for task, found in per_task_bests(ranker, prepared, settings, out, part).items():
+                document["bests"]["per_task"][task]["metrics"] = found
         write_json(out / "metrics.json", document)
         write_text(out / "report.html", run_html(_run(settings, prepared, out, document)))
         return document

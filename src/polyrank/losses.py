@@ -28,6 +28,14 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 LOSSES: Mapping[str, Loss] = MappingProxyType({"binary": binary_cross_entropy, "regression": squared_error})
 
 
+def smoothed(labels: Tensor, kinds: Sequence[str], epsilon: float) -> Tensor:
+    """Label smoothing (Szegedy et al. 2016) with two classes: y·(1 − ε) + ε/2 in columns `[B, T]` of binary tasks."""
+    if epsilon == 0.0:
+        return labels
+    binary = torch.tensor([kind == "binary" for kind in kinds])
+    return torch.where(binary, labels * (1.0 - epsilon) + 0.5 * epsilon, labels)
+
+
 def masked_mean(values: Tensor, where: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over the rows that count: Σ_b δ_b w_b ℓ_b / Σ_b δ_b w_b, and 0 where no row counts.
 

@@ -232,6 +232,22 @@ def evaluate_part(
     return table, metrics_document(table, part)
 
 
+def per_task_bests(
+    ranker: Ranker, prepared: Prepared, settings: Settings, directory: Path, part: str
+) -> dict[str, dict[str, Any]]:
+    """Each task's metrics on a part with the weights that were best for it alone; the ranker then has its own again."""
+    own = {name: value.clone() for name, value in ranker.state_dict().items()}
+    loader = Loader(prepared.schema, prepared.parts[part], EVALUATION_BATCH, tasks=settings.data.tasks)
+    found = {}
+    for task in settings.data.tasks or prepared.schema.task_names:
+        path = directory / f"checkpoints/best-{task}.safetensors"
+        if path.exists():  # a task that validation cannot rank was never best
+            ranker.load_state_dict(load_checkpoint(path)["model"])
+            found[task] = task_metrics(score_table(ranker, loader))[task]
+    ranker.load_state_dict(own)
+    return found
+
+
 def metrics_document(table: ScoreTable, part: str) -> dict[str, Any]:
     """What `metrics.json` holds."""
     document = {"format": 1, "data": part, "rows": len(table.predictions), "tasks": task_metrics(table)}

@@ -158,6 +158,26 @@ def test_cut_off_and_resumed_equals_uninterrupted(
     _assert_same(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_cut_off_and_resumed_with_every_option(config: Config, tmp_path: Path) -> None:
+    model = {
+        "architecture": "mmoe", "first_order": True, "sequence": {"pooling": "transformer", "dropout": 0.2},
+        "number": {"encoding": "periodic"}, "feature_gate": {"on": True}, "cross": {"layers": 1, "rank": 2},
+        "ensemble": {"members": 2},
+    }  # fmt: skip
+    plan = {"average": 0.9, "label_smoothing": 0.1, "schedule": "one_cycle", "warmup": 0.3}
+    path = config(model=model, save_seconds=0.0, task_patience=2, best_per_task=True, **plan)
+    sets = ["data.leaves.trees=3", "data.leaves.leaves=4"]
+    train(path, sets, tmp_path / "whole", resume=False)
+
+    for step in (0, 7, 9, 14):
+        with _death_at(step), pytest.raises(ZeroDivisionError, match=f"step {step}"):
+            train(path, sets, tmp_path / "cut", resume=True)
+    train(path, sets, tmp_path / "cut", resume=True)
+
+    _assert_same(tmp_path / "cut", tmp_path / "whole")
+    assert (tmp_path / "cut/checkpoints/best-watch.safetensors").exists()
+
+
 def test_cut_off_while_a_file_is_written(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each rename in turn: best, history and last are then of different moments."""
     path = config(save_seconds=1e9)

@@ -629,3 +629,79 @@ def test_only_some_tasks(make: Make) -> None:
     for line in _history(trainer):
         assert list(line["train_loss"]) == list(line["valid"]) == ["watch", "click"]
         assert line["weights"] == {"watch": 1.0, "click": 2.0}
+
+
+def test_a_task_that_has_had_enough_stops_and_the_others_go_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(replace(CONFIG, epochs=5, task_patience=2, patience=0))
+    watch = iter((0.5, 0.6, 0.7, 0.8, 0.9))
+    values = [{"click": click, "buy": 0.5 + click / 10, "watch": next(watch)} for click in (0.6, 0.8, 0.7, 0.7, 0.9)]
+    _script(monkeypatch, trainer, values)
+
+    result = trainer.fit()
+
+    rows = [[line["train_loss"][task] for task in ("click", "watch")] for line in _history(trainer)]
+    assert [click > 0 for click, _ in rows] == [True] * 4 + [False]  # the best of click was the second, two more came
+    assert all(watch > 0 for _, watch in rows)
+    assert result.bests["per_task"]["click"] == {"step": 35, "valid": 0.9}
+    assert result.bests["overall"] == {"step": 35, "valid": values[-1]}
+
+
+def test_training_ends_when_every_task_has_had_enough(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(replace(CONFIG, epochs=9, task_patience=2, patience=0))
+    _script(monkeypatch, trainer, [{"click": v, "buy": v, "watch": v} for v in (0.6, 0.5, 0.5)])
+    assert trainer.fit().steps == 3 * 7
+
+
+def test_the_weights_that_were_best_for_each_task_are_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(replace(CONFIG, epochs=3, best_per_task=True))
+    values = [{"click": c, "buy": math.nan, "watch": w} for c, w in ((0.6, 0.9), (0.9, 0.8), (0.8, 0.7))]
+    seen = _script(monkeypatch, trainer, values)
+
+    trainer.fit()
+
+    assert _same(_weights(trainer, "best-watch"), seen[0])
+    assert _same(_weights(trainer, "best-click"), seen[1])
+    assert _same(_weights(trainer, "best"), seen[1])
+    assert not (trainer.run / "checkpoints/best-buy.safetensors").exists()
+
+
+def test_the_last_weights_are_kept_where_asked_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(replace(CONFIG, epochs=3, keep="last", patience=1))
+    seen = _script(monkeypatch, trainer, _alone(0.9, 0.8, 0.7))
+    assert trainer.fit().best_step == 21
+    assert _same(_weights(trainer, "best"), seen[2])
+
+
+def test_the_average_is_what_is_validated_and_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = make(replace(CONFIG, epochs=2), "plain")
+    own = _script(monkeypatch, plain, _alone(0.6, 0.7))
+
+    plain.fit()
+    trainer = make(replace(CONFIG, epochs=2, average=0.9))
+    assert trainer.average is not None
+    seen = _script(monkeypatch, trainer, _alone(0.6, 0.7))
+    trainer.fit()
+
+    assert _same(dict(trainer.ranker.state_dict()), own[1])  # training itself is as without
+    assert not _same(seen[1], own[1])
+    assert _same(_weights(trainer, "best"), seen[1])
+    with trainer.average.applied():
+        assert _same(dict(trainer.ranker.state_dict()), seen[1])
+
+
+def test_label_smoothing_reaches_the_loss_of_binary_tasks_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    measure = loop.task_losses
+
+    def spy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
+        seen.append((targets, options["where"]))
+        return measure(logits, targets, **options)
+
+    monkeypatch.setattr(loop, "task_losses", spy)
+    make(replace(CONFIG, epochs=1, label_smoothing=0.1)).fit()
+
+    targets, where = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    for task in (0, 1):
+        assert sorted(set(targets[where[:, task], task].tolist())) == pytest.approx([0.05, 0.95])
+    assert targets[:, 2].unique().numel() > 100
+    assert targets[~where].count_nonzero() == 0

@@ -16,7 +16,7 @@ from polyrank.data.loader import Batch
 from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Task
 from polyrank.data.tree import parents
-from polyrank.losses import row_losses
+from polyrank.losses import row_losses, smoothed
 from polyrank.models.aitm import AITM, AITMConfig
 from polyrank.models.cgc import CGC, CGCConfig
 from polyrank.models.dbmtl import DBMTL, DBMTLConfig
@@ -206,10 +206,14 @@ class Ranker(nn.Module):
             result = torch.where(torch.tensor(self.binary), conditional(logits, self.tree), result)
         return result.view(self.members, batch.rows, -1).mean(dim=0) if self.members > 1 else result
 
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Each task's loss over the rows of its training, from `forward`'s logits for `views(batch)`: `[T]`."""
+    def losses(self, logits: Tensor, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        """Each task's loss over the rows of its training, from `forward`'s logits for `views(batch)`: `[T]`.
+
+        `smoothing` is ε of label smoothing, for tasks trained on their own rows.
+        """
         own, imputations = logits[:, : len(self.kinds)], logits[:, len(self.kinds) :]
-        targets = torch.where(batch.where, self.heads.targets(batch.labels), 0.0)
+        labels = smoothed(batch.labels, self.kinds, smoothing)
+        targets = torch.where(batch.where, self.heads.targets(labels), 0.0)
         return space_losses(
             row_losses(own, targets, self.kinds),
             own,

@@ -19,7 +19,7 @@ from polyrank.nn.numeric import NumberConfig, Periodic, Piecewise
 from polyrank.nn.sequences import SequenceConfig, SequenceTransformer, TargetAttention
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
     """The feature side's options, each in a section of its own below `[model]`.
 

@@ -5,8 +5,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,11 +17,14 @@ from torch import Tensor
 
 from polyrank.balancing.balancer import Balancer
 from polyrank.data.loader import Batch, Loader
-from polyrank.errors import DataError, Interrupted, RunFailed, TrainingDiverged, UserError
-from polyrank.evaluation.predict import primary_metrics, score_table
+from polyrank.errors import Interrupted, TrainingDiverged, UserError
+from polyrank.evaluation.predict import ScoreTable, primary_metrics, score_table
 from polyrank.files import write_text
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Bar, Progress
+from polyrank.training.averaging import WeightAverage
+from polyrank.training.bests import TaskBests
+from polyrank.training.board import tensorboard
 from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
 from polyrank.training.interruptions import said_if_slow, stop_requests
 from polyrank.training.optimizers import (
@@ -33,6 +35,7 @@ from polyrank.training.optimizers import (
     learning_rate_factor,
 )
 from polyrank.training.precision import Precision, computing_in, resolve
+from polyrank.training.validation import check_validation, chosen
 
 _CHECK_EVERY = 200  # steps between looks at whether the loss is still finite
 _COMPILING = "compiling kernels for this processor: twenty seconds or so, once after installation"
@@ -53,10 +56,17 @@ class TrainConfig:
         schedule: of the learning rate after warm-up: `cosine` falls to 0, `constant` stays; `one_cycle` rises and falls
             along cosines.
         warmup: the share of all steps in which the learning rate rises (`one_cycle`: 0.3 is usual).
+        average: the decay of an exponential moving average of all weights, which is then what is validated and kept; 0
+            for none. 0.999 looks back about a thousand steps.
+        label_smoothing: ε: binary labels become y·(1 − ε) + ε/2 in the loss. Probabilities then lean towards ½.
         clip_norm: the norm to which the dense parameters' gradient is clipped; 0 for none.
         metric: what the best checkpoint is best at on validation data: `mean` over the tasks' AUC (XAUC for
             regression), or a task's name.
         patience: evaluations without a new best after which training stops; 0 for never.
+        task_patience: evaluations without a new best of its own after which a task stops training, while the others go
+            on; 0 for never.
+        best_per_task: also keep the weights that were best for each task, `checkpoints/best-<task>.safetensors`, and
+            measure each task with its own: what one model for all gives away.
         keep: which weights are kept: the `best` on validation data, or the `last`: for a training on all data, after
             another one, validated, has said how long. Validation then only reports.
         evaluations_per_epoch: how often validation looks.
@@ -76,9 +86,13 @@ class TrainConfig:
     weight_decay: Annotated[float, Ge(0)] = 1e-5
     schedule: Schedule = "cosine"
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.02
+    average: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Ge(0)] = 5.0
     metric: str = "mean"
     patience: Annotated[int, Ge(0)] = 3
+    task_patience: Annotated[int, Ge(0)] = 0
+    best_per_task: bool = False
     keep: Literal["best", "last"] = "best"
     evaluations_per_epoch: Annotated[int, Gt(0)] = 1
     seed: Annotated[int, Ge(0)] = 0
@@ -106,13 +120,17 @@ class _Place:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to: the best value of the metric and its step, steps, rows, and seconds spent in steps."""
+    """What a training came to: the best value of the metric and its step, steps, rows, and seconds spent in steps.
+
+    `bests` says what validation found at the best step overall, and for each task at its own.
+    """
 
     best: float
     best_step: int
     steps: int
     rows: int
     seconds: float
+    bests: dict[str, Any]
 
 
 class Trainer:
@@ -151,9 +169,17 @@ class Trainer:
                 received=config.metric,
                 mend=f"one of: mean, {', '.join(self.tasks)}",
             )
+        if config.label_smoothing and ranker.space.training != "own":
+            raise UserError(
+                "train.label_smoothing is for tasks that are trained on their own rows: products of labels stay as they are",
+                received=f"label_smoothing = {config.label_smoothing} with model.space.training {ranker.space.training!r}",
+                mend="set one of them back",
+            )
         self.dense_parameters = [parameter for _, parameter in ranker.dense_parameters()]
         self.dense = dense_optimizer(ranker, config.learning_rate, config.weight_decay)
-        self.sparse = EMBEDDING_OPTIMIZERS[config.embedding_optimizer](ranker.embeddings)
+        self.average = WeightAverage(ranker, config.average) if config.average else None
+        self.sparse = EMBEDDING_OPTIMIZERS[config.embedding_optimizer](self.average or ranker.embeddings)
+        self.bests = TaskBests(self.tasks, config.task_patience)
         self.embedding_rate = config.embedding_learning_rate or self.sparse.usual_rate or config.learning_rate
         self.precision = resolve(config.precision)
         self.began_at = 0
@@ -175,7 +201,7 @@ class Trainer:
             DataError: validation data cannot rank by the declared metric.
             StorageError: a checkpoint or the history cannot be written.
         """
-        self._check_validation()
+        check_validation(self.valid, self.tasks, self.config.metric, self.progress)
         if resume and (self.run / "checkpoints/last.safetensors").exists():
             self._restore()
         else:
@@ -184,12 +210,16 @@ class Trainer:
         gc.collect()
         gc.freeze()  # a step leaves garbage that counts as new: without this all that was ever imported is searched too
         total = self.config.epochs * self.train.data.rows
-        with stop_requests() as stop, self._board() as board, self.progress.bar("training", total) as bar:
+        with (
+            stop_requests() as stop,
+            tensorboard(self.run / "tensorboard", wanted=self.config.tensorboard) as board,
+            self.progress.bar("training", total) as bar,
+        ):
             bar.advance(self.place.rows)
             while not self.place.finished:
                 self._epoch(stop, bar, board)
         place = self.place
-        return TrainResult(place.best, place.best_step, place.step, place.rows, place.seconds)
+        return TrainResult(place.best, place.best_step, place.step, place.rows, place.seconds, self.bests.summary())
 
     def _epoch(self, stop: list[int], bar: Bar, board: Any) -> None:
         place, config = self.place, self.config
@@ -238,7 +268,11 @@ class Trainer:
         with computing_in(self.precision):
             logits = self.ranker(batch)
         rows, batch = batch.rows, self.ranker.views(batch)
-        losses, mass = self.ranker.losses(logits, batch), self.ranker.mass(batch)
+        losses = self.ranker.losses(logits, batch, smoothing=config.label_smoothing)
+        mass = self.ranker.mass(batch)
+        if any(self.bests.stopped.values()):
+            training = torch.tensor([not stopped for stopped in self.bests.stopped.values()])
+            losses, mass = torch.where(training, losses, 0.0), mass * training
         for parameter in self.dense_parameters:
             parameter.grad = None
         penalty = self.ranker.penalty()
@@ -251,25 +285,19 @@ class Trainer:
             group["lr"] = config.learning_rate * factor
         self.dense.step()
         self.sparse.step(self.embedding_rate * factor)
+        if self.average is not None:
+            self.average.step()
         self.sums += torch.stack([losses.detach() * mass, mass, torch.isfinite(losses)])
         place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + rows
 
     def _evaluate(self, board: Any) -> str:
         """Validate, write history, keep the best; a note for the bar."""
         self._check_losses()
-        place, config = self.place, self.config
-        table = score_table(self.ranker, self.valid)
+        place = self.place
+        with self.average.applied() if self.average else nullcontext():
+            table = score_table(self.ranker, self.valid)
+            value, values = self._kept(table)
         self.ranker.train()
-        # The last update may have spoilt the weights after a loss that was still finite.
-        usable = np.isfinite(table.predictions).all(axis=0)
-        if not usable.all():
-            raise self._diverged("prediction", ~usable)
-        values = primary_metrics(table)
-        value = self._chosen(values)
-        place.since_best += 1
-        if value > place.best or config.keep == "last":
-            place.best, place.best_step, place.since_best = value, place.step, 0
-            save_checkpoint(self.run / "checkpoints/best.safetensors", {"model": self.ranker.state_dict()})
         mean = self.sums[0] / torch.where(self.sums[1] > 0, self.sums[1], 1.0)
         losses = dict(zip(self.tasks, mean.tolist(), strict=True))
         record = {
@@ -292,37 +320,30 @@ class Trainer:
             board.add_scalar(f"valid/{name}", values[name], place.rows)
         return f"{self.config.metric} {value:.4f} (best {place.best:.4f})"
 
+    def _kept(self, table: ScoreTable) -> tuple[float, dict[str, float]]:
+        """The metric and each task's, after keeping the weights if they are the best so far."""
+        place, folder = self.place, self.run / "checkpoints"
+        # The last update may have spoilt the weights after a loss that was still finite.
+        usable = np.isfinite(table.predictions).all(axis=0)
+        if not usable.all():
+            raise self._diverged("prediction", ~usable)
+        values = primary_metrics(table)
+        value = chosen(values, self.config.metric)
+        place.since_best += 1
+        is_best = value > place.best or self.config.keep == "last"
+        better = self.bests.note(values, place.step, overall=is_best)
+        weights = {"model": self.ranker.state_dict()}
+        if is_best:
+            place.best, place.best_step, place.since_best = value, place.step, 0
+            save_checkpoint(folder / "best.safetensors", weights)
+        for task in better if self.config.best_per_task else ():
+            save_checkpoint(folder / f"best-{task}.safetensors", weights)
+        return value, values
+
     def _weights(self) -> dict[str, float]:
         """The balancer's present weights, where it has such."""
         weights: Tensor | None = getattr(self.balancer, "weights", None)
         return {} if weights is None else dict(zip(self.tasks, weights.tolist(), strict=True))
-
-    def _check_validation(self) -> None:
-        """Before the first step: which tasks can validation rank, that is, have two different labels there?"""
-        low = torch.full((len(self.tasks),), math.inf)
-        high = -low
-        for batch in self.valid.in_order():
-            low = torch.minimum(low, torch.where(batch.where, batch.labels, math.inf).amin(dim=0))
-            high = torch.maximum(high, torch.where(batch.where, batch.labels, -math.inf).amax(dim=0))
-        blind = [name for name, ranks in zip(self.tasks, (low < high).tolist(), strict=True) if not ranks]
-        metric = self.config.metric
-        if metric in blind or len(blind) == len(self.tasks):
-            raise DataError(
-                f"validation data must be able to rank by the metric {metric!r}: it needs two different labels",
-                received=", ".join(f"{name}: one class" for name in blind),
-                mend="give more validation data, or another train.metric",
-            )
-        if blind and metric == "mean":
-            self.progress.say(
-                f"validation cannot rank {', '.join(blind)} (one class): the best checkpoint is chosen by the mean "
-                "over the other tasks"
-            )
-
-    def _chosen(self, values: dict[str, float]) -> float:
-        """The declared metric; a task that validation cannot rank is left out of the mean."""
-        metric = self.config.metric
-        known = [v for name, v in values.items() if metric in ("mean", name) and not math.isnan(v)]
-        return sum(known) / len(known)
 
     def _turn_epoch(self, batches: int) -> None:
         """At the end of an epoch begin the next; decide whether all is done."""
@@ -330,7 +351,8 @@ class Trainer:
         if place.batch == batches:
             place.epoch, place.batch = place.epoch + 1, 0
         patience = self.config.patience
-        place.finished = place.epoch == self.config.epochs or (0 < patience <= place.since_best)
+        done = 0 < patience <= place.since_best or all(self.bests.stopped.values())
+        place.finished = place.epoch == self.config.epochs or done
 
     def _check_losses(self) -> None:
         total, _, finite = self.sums.numpy()
@@ -356,6 +378,8 @@ class Trainer:
                 "balancer": self.balancer.state_dict(),
                 "generator": torch.get_rng_state(),
                 "sums": self.sums,
+                "bests": self.bests.state_dict(),
+                "average": {} if self.average is None else self.average.state_dict(),
                 "place": {k: None if v == -math.inf else v for k, v in asdict(self.place).items()},
             },
         )
@@ -370,28 +394,11 @@ class Trainer:
         self.balancer.load_state_dict(state["balancer"])
         torch.set_rng_state(state["generator"])
         self.sums.copy_(state["sums"])
+        self.bests.load_state_dict(state["bests"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         saved: dict[str, Any] = {k: -math.inf if v is None else v for k, v in state["place"].items()}
         self.place = _Place(**{field.name: saved[field.name] for field in fields(_Place)})
         # Lines written after the checkpoint will be written again.
         lines = self.history.read_text(encoding="utf-8").splitlines(keepends=True) if self.history.exists() else []
         write_text(self.history, "".join(lines[: self.place.records]))
-
-    @contextmanager
-    def _board(self) -> Iterator[Any]:
-        """A TensorBoard writer, if asked for."""
-        if not self.config.tensorboard:
-            yield None
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise RunFailed(
-                "train.tensorboard needs the package tensorboard",
-                received=str(error),
-                mend="pip install 'polyrank[tensorboard]'",
-            ) from error
-        writer = SummaryWriter(str(self.run / "tensorboard"))
-        try:
-            yield writer
-        finally:
-            writer.close()

@@ -2,16 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from polyrank.models.ranker import Ranker
-from polyrank.nn.embeddings import Embeddings, Touched, kernels
+from polyrank.nn.embeddings import Touched, kernels
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
+
+
+class Rows(Protocol):
+    """A table and the rows of it that the last batch touched: `Embeddings`, or what stands before them."""
+
+    table: Tensor
+
+    def touched(self) -> list[Touched]:
+        """Rows and their gradients; the optimiser is about to move them."""
 
 
 class LazyAdam:
@@ -28,9 +37,7 @@ class LazyAdam:
 
     usual_rate: float | None = None  # that of the dense parameters
 
-    def __init__(
-        self, embeddings: Embeddings, *, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
-    ) -> None:
+    def __init__(self, embeddings: Rows, *, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
         self.embeddings, self.betas, self.epsilon = embeddings, betas, epsilon
         self.moment = torch.zeros_like(embeddings.table)
         self.variance = torch.zeros_like(embeddings.table)
@@ -84,7 +91,7 @@ class RowwiseAdagrad:
         0.05  # a step is at most the rate, and shrinks as a row is seen: Adam's would hardly move it
     )
 
-    def __init__(self, embeddings: Embeddings, *, epsilon: float = 1e-8) -> None:
+    def __init__(self, embeddings: Rows, *, epsilon: float = 1e-8) -> None:
         self.embeddings, self.epsilon = embeddings, epsilon
         self.accumulator = torch.zeros(len(embeddings.table), 1)
 
