@@ -14,16 +14,20 @@ from accuracy.search import Plan, arguments, conclude
 from accuracy.trials import Study
 
 PLAN = Plan(
-    options={
-        "two members": ("model.ensemble.members=2",),  # the longest first
+    ablations={
         "no first-order terms": ("model.first_order=false",),
         "scaled numbers": ("model.number.encoding=scaled",),
+    },
+    options={
+        "two members": ("model.ensemble.members=2",),  # the longest first
         "periodic numbers": ("model.number.encoding=periodic", "model.number.frequency_scale=0.1"),
         "leaves": ("data.leaves.trees=50", "train.epochs=8"),
         "leaves, more dropout": ("data.leaves.trees=50", "train.epochs=10", "model.embedding_dropout=0.7"),
         "crosses": ("model.cross.layers=2",),
         "feature gate": ("model.feature_gate.on=true",),
         "more dropout": ("model.embedding_dropout=0.65", "train.epochs=20"),
+        "average of weights": ("train.average=0.999",),
+        "label smoothing": ("train.label_smoothing=0.01",),
     },
     architectures=("mmoe", "ple", "cgc", "omoe", "shared_bottom", "dselect_k", "adatt"),
     seeds=(0, 1, 2),

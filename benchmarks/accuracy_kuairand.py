@@ -15,15 +15,19 @@ import pyarrow.parquet as pq
 from accuracy.search import Plan, arguments, conclude
 from accuracy.trials import Study
 
-OPTIONS = {
-    "two members": ("model.ensemble.members=2",),  # the longest first
+ABLATIONS = {
     "no first-order terms": ("model.first_order=false",),
     "histories as means": ("model.sequence.pooling=mean",),
     "no leaves": ("data.leaves.trees=0",),
+}
+OPTIONS = {
+    "two members": ("model.ensemble.members=2",),  # the longest first
+    "wider embeddings": ("model.embedding_width=32",),
+    "more dropout": ("model.embedding_dropout=0.7", "train.epochs=5"),
     "crosses": ("model.cross.layers=2",),
     "piecewise numbers": ("model.number.encoding=piecewise",),
     "feature gate": ("model.feature_gate.on=true",),
-    "more dropout": ("model.embedding_dropout=0.7", "train.epochs=5"),
+    "higher rate": ("train.learning_rate=2e-3",),
     "rare tasks count double": ("balance.static.weights={like = 2.0, profile_enter = 2.0, comment_stay = 2.0}",),
 }
 
@@ -48,7 +52,8 @@ def main() -> None:
         Path(__file__).parents[1] / "configs/kuairand.toml", (f"data.train={train}", f"data.test={test}"), given.out
     )
     refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
-    plan = Plan(OPTIONS, ("mmoe", "ple", "cgc", "shared_bottom", "adatt", "home"), (0, 1), tuple(range(5)), refit)
+    architectures = ("mmoe", "ple", "cgc", "shared_bottom", "adatt", "home")
+    plan = Plan(ABLATIONS, OPTIONS, architectures, (0, 1), tuple(range(5)), refit)
     conclude(study, plan, given, "kuairand", "python benchmarks/accuracy_kuairand.py PATH")
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class Plan:
     """What a search tries.
 
     Attributes:
+        ablations: named assignments that take something away from the config: with one seed, to see what it was worth.
         options: named assignments, each tried alone on top of the config.
         architectures: those of the registry that are tried with the config as it is; the two best of them again with
             the best options.
@@ -29,6 +30,7 @@ class Plan:
         refit: assignments for the last stage alone.
     """
 
+    ablations: Mapping[str, tuple[str, ...]]
     options: Mapping[str, tuple[str, ...]]
     architectures: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -45,6 +47,7 @@ def search(study: Study, plan: Plan, jobs: int, progress: Progress) -> dict[str,
         if name in ARCHITECTURES
     }
     first = [Trial(name, sets, seed) for seed in plan.seeds for name, sets in {**variants, **models}.items()]
+    first += [Trial(name, sets, plan.seeds[0]) for name, sets in plan.ablations.items()]
     results = run_trials(study, [*first, Trial(LIGHTGBM, (), 0)], jobs, progress)
 
     helping = [name for name in plan.options if quality(results[name]) > quality(results["config"])]
@@ -105,13 +108,8 @@ def arguments(parser: argparse.ArgumentParser, name: str) -> argparse.Namespace:
 
 def conclude(study: Study, plan: Plan, given: argparse.Namespace, name: str, command: str) -> None:
     """Search, print the table, and write it beside the other results."""
-    plan = Plan(
-        plan.options,
-        plan.architectures,
-        tuple(range(given.seeds)) if given.seeds else plan.seeds,
-        tuple(range(given.final)) if given.final else plan.final,
-        plan.refit,
-    )
+    seeds = tuple(range(given.seeds)) if given.seeds else plan.seeds
+    plan = replace(plan, seeds=seeds, final=tuple(range(given.final)) if given.final else plan.final)
     found = search(study, plan, given.jobs, Terminal())
     target = Path(__file__).parents[1] / f"results/{date.today().isoformat()}-accuracy-{name}"
     target.with_suffix(".json").write_text(json.dumps({"command": command, **found}, indent=1) + "\n")
