@@ -1,10 +1,11 @@
 """How accurate one model for both tasks is on Census-Income, with the protocol of the MMoE paper, on built-in data.
 
-    python benchmarks/accuracy_census.py [--jobs 16] [--out runs/accuracy_census]
+    python benchmarks/accuracy_census.py search [--jobs 16] [--out runs/accuracy_census]
+    python benchmarks/accuracy_census.py final  [--jobs 16] [--out runs/accuracy_census]
 
-Tries the options one by one on top of configs/census_best.toml, and architectures; then the options that help together
-with the two best architectures; then ten seeds of the best. Every choice is by validation data, every figure of test
-data. Finished trainings are kept: the same command goes on. Writes benchmarks/results/<date>-accuracy-census.{json,md}.
+`search` tries options and architectures on top of configs/census_best.toml, by validation data; `final` trains that
+file with ten seeds, and other architectures in it with three. Every figure is of test data. Finished trainings are
+kept: the same command goes on. Writes benchmarks/results/<date>-accuracy-census-<stage>.{json,md}.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from accuracy.trials import Study
 
 PLAN = Plan(
     ablations={
+        "no crosses": ("model.cross.layers=0",),
         "no first-order terms": ("model.first_order=false",),
         "scaled numbers": ("model.number.encoding=scaled",),
     },
@@ -23,7 +25,8 @@ PLAN = Plan(
         "periodic numbers": ("model.number.encoding=periodic", "model.number.frequency_scale=0.1"),
         "leaves": ("data.leaves.trees=50", "train.epochs=8"),
         "leaves, more dropout": ("data.leaves.trees=50", "train.epochs=10", "model.embedding_dropout=0.7"),
-        "crosses": ("model.cross.layers=2",),
+        "three crosses": ("model.cross.layers=3",),
+        "crosses of rank 128": ("model.cross.rank=128",),
         "feature gate": ("model.feature_gate.on=true",),
         "more dropout": ("model.embedding_dropout=0.65", "train.epochs=20"),
         "average of weights": ("train.average=0.999",),
@@ -40,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given = arguments(parser, "census")
     study = Study(Path(__file__).parents[1] / "configs/census_best.toml", (), given.out)
-    conclude(study, PLAN, given, "census", "python benchmarks/accuracy_census.py")
+    conclude(study, PLAN, given, "census", f"python benchmarks/accuracy_census.py {given.stage}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """How accurate one model for five tasks is on KuaiRand-Pure, beside a LightGBM per task.
 
-    python benchmarks/accuracy_kuairand.py PATH [--jobs 16] [--out runs/accuracy_kuairand]
+    python benchmarks/accuracy_kuairand.py search PATH [--jobs 16] [--out runs/accuracy_kuairand]
+    python benchmarks/accuracy_kuairand.py final  PATH [--jobs 16] [--out runs/accuracy_kuairand]
 
-PATH is a folder with train.parquet and valid.parquet (see configs/kuairand.toml); the data is not shipped. The newest
-tenth of train.parquet chooses options, architecture and epoch; the best is then trained anew on all of train.parquet,
-its last state kept, with five seeds. Figures are of valid.parquet, which nothing is chosen by. Finished trainings are
-kept: the same command goes on. Writes benchmarks/results/<date>-accuracy-kuairand.{json,md}.
+PATH is a folder with train.parquet and valid.parquet (see configs/kuairand.toml); the data is not shipped. `search`
+holds out the newest tenth of train.parquet and tries options and architectures on top of the config by it; `final`
+trains the config, for as many epochs as it says, on all of train.parquet and keeps the last weights, with five seeds.
+Figures are of valid.parquet, by which nothing is chosen. Finished trainings are kept: the same command goes on. Writes
+benchmarks/results/<date>-accuracy-kuairand-<stage>.{json,md}.
 """
 
 import argparse
@@ -19,16 +21,16 @@ ABLATIONS = {
     "no first-order terms": ("model.first_order=false",),
     "histories as means": ("model.sequence.pooling=mean",),
     "no leaves": ("data.leaves.trees=0",),
+    "all tasks count alike": ("balance.static.weights={}",),
 }
 OPTIONS = {
     "two members": ("model.ensemble.members=2",),  # the longest first
     "wider embeddings": ("model.embedding_width=32",),
-    "more dropout": ("model.embedding_dropout=0.7", "train.epochs=5"),
+    "less dropout": ("model.embedding_dropout=0.6", "train.epochs=4"),
     "crosses": ("model.cross.layers=2",),
     "piecewise numbers": ("model.number.encoding=piecewise",),
     "feature gate": ("model.feature_gate.on=true",),
     "higher rate": ("train.learning_rate=2e-3",),
-    "rare tasks count double": ("balance.static.weights={like = 2.0, profile_enter = 2.0, comment_stay = 2.0}",),
 }
 
 
@@ -45,8 +47,7 @@ def newest(train: Path, out: Path) -> Path:
 def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="folder with train.parquet and valid.parquet")
-    given = arguments(parser, "kuairand")
+    given = arguments(parser, "kuairand", path="folder with train.parquet and valid.parquet")
     train, test = (given.path.resolve() / f"{part}.parquet" for part in ("train", "valid"))
     study = Study(
         Path(__file__).parents[1] / "configs/kuairand.toml", (f"data.train={train}", f"data.test={test}"), given.out
@@ -54,7 +55,7 @@ def main() -> None:
     refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
     architectures = ("mmoe", "ple", "cgc", "shared_bottom", "adatt", "home")
     plan = Plan(ABLATIONS, OPTIONS, architectures, (0, 1), tuple(range(5)), refit)
-    conclude(study, plan, given, "kuairand", "python benchmarks/accuracy_kuairand.py PATH")
+    conclude(study, plan, given, "kuairand", f"python benchmarks/accuracy_kuairand.py {given.stage} PATH")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,15 @@ def run_trials(study: Study, trials: Sequence[Trial], jobs: int, progress: Progr
     return results
 
 
+def finished(study: Study) -> dict[str, list[dict[str, Any]]]:
+    """All results that are there, by variant."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((study.out / "trials").glob("*.json")):
+        one = read_json(path)
+        results.setdefault(one["name"], []).append(one)
+    return {name: sorted(seeds, key=lambda one: one["seed"]) for name, seeds in results.items()}
+
+
 def _one(study: Study, trial: Trial, place: Path, path: Path, progress: Progress) -> None:
     """Train, judge on validation and test, write the result."""
     torch.set_num_threads(1)
