@@ -127,6 +127,16 @@ def test_each_task_can_be_measured_with_the_weights_that_were_best_for_it(folder
     assert experiment.evaluate(out, str(folder / "test.parquet"))["tasks"] == document["tasks"]
 
 
+def test_tree_leaves_are_part_of_the_run(folder, tmp_path):
+    out = tmp_path / "run"
+    sets = ["data.leaves.trees=3", "data.leaves.leaves=4", "data.leaves.folds=2", "train.epochs=1"]
+    document = experiment.train(folder / "config.toml", sets, out, resume=False)
+    assert experiment.evaluate(out, str(folder / "test.parquet"))["tasks"] == document["tasks"]
+    assert experiment.score(out, str(folder / "test.parquet"), tmp_path / "scores.parquet") == 400
+    with pytest.raises(RunError, match="the config it began with"):
+        experiment.train(folder / "config.toml", [*sets, "data.leaves.trees=4"], out, resume=True)
+
+
 def test_train_without_test_data_measures_on_valid(folder, tmp_path):
     document = experiment.train(
         folder / "config.toml", ["data.test=''", "train.epochs=1"], tmp_path / "run", resume=False
