@@ -176,8 +176,8 @@ def test_training_loss_is_the_mean_over_each_task_s_rows(make: Make, monkeypatch
     losses: list[tuple[Tensor, Tensor]] = []
     measure = Ranker.losses
 
-    def spy(ranker: Ranker, logits: Tensor, batch: Batch) -> Tensor:
-        value = measure(ranker, logits, batch)
+    def spy(ranker: Ranker, logits: Tensor, batch: Batch, **options: Any) -> Tensor:
+        value = measure(ranker, logits, batch, **options)
         losses.append((value.detach().double(), batch.where.sum(dim=0).double()))
         return value
 
@@ -268,9 +268,9 @@ def test_no_missing_label_and_no_row_outside_a_sample_space_reaches_a_loss(
         seen.append((targets, masks[-1]))
         return measure(logits, targets, kinds)
 
-    def look(ranker: Ranker, logits: Tensor, batch: Batch) -> Tensor:
+    def look(ranker: Ranker, logits: Tensor, batch: Batch, **options: Any) -> Tensor:
         masks.append(batch.where)
-        return losses(ranker, logits, batch)
+        return losses(ranker, logits, batch, **options)
 
     monkeypatch.setattr(ranker, "row_losses", spy)
     monkeypatch.setattr(Ranker, "losses", look)
@@ -690,18 +690,17 @@ def test_the_average_is_what_is_validated_and_kept(make: Make, monkeypatch: pyte
 
 
 def test_label_smoothing_reaches_the_loss_of_binary_tasks_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Tensor, Tensor]] = []
-    measure = loop.task_losses
+    targets: list[Tensor] = []
+    measure = ranker.row_losses
 
-    def spy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-        seen.append((targets, options["where"]))
-        return measure(logits, targets, **options)
+    def spy(logits: Tensor, given: Tensor, kinds: Any) -> Tensor:
+        targets.append(given)
+        return measure(logits, given, kinds)
 
-    monkeypatch.setattr(loop, "task_losses", spy)
+    monkeypatch.setattr(ranker, "row_losses", spy)
     make(replace(CONFIG, epochs=1, label_smoothing=0.1)).fit()
 
-    targets, where = (torch.cat(parts) for parts in zip(*seen, strict=True))
-    for task in (0, 1):
-        assert sorted(set(targets[where[:, task], task].tolist())) == pytest.approx([0.05, 0.95])
-    assert targets[:, 2].unique().numel() > 100
-    assert targets[~where].count_nonzero() == 0
+    found = torch.cat(targets)
+    assert sorted(set(found[:, 0].tolist())) == pytest.approx([0.05, 0.95])
+    assert sorted(set(found[:, 1].tolist())) == pytest.approx([0.0, 0.05, 0.95])  # 0 outside the sample space
+    assert found[:, 2].unique().numel() > 100

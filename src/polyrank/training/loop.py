@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polyrank.balancing.balancer import Balancer
 from polyrank.data.loader import Batch, Loader
-from polyrank.errors import Interrupted, TrainingDiverged, UserError
+from polyrank.errors import Interrupted, TrainingDiverged
 from polyrank.evaluation.predict import ScoreTable, primary_metrics, score_table
 from polyrank.files import write_text
 from polyrank.models.ranker import Ranker
@@ -35,7 +35,7 @@ from polyrank.training.optimizers import (
     learning_rate_factor,
 )
 from polyrank.training.precision import Precision, computing_in, resolve
-from polyrank.training.validation import check_validation, chosen
+from polyrank.training.validation import check_plan, check_validation, chosen
 
 _CHECK_EVERY = 200  # steps between looks at whether the loss is still finite
 _COMPILING = "compiling kernels for this processor: twenty seconds or so, once after installation"
@@ -163,18 +163,7 @@ class Trainer:
         self.ranker, self.balancer, self.train, self.valid = ranker, balancer, train, valid
         self.config, self.run, self.progress = config, run, progress
         self.tasks = [train.schema.task_names[position] for position in train.task_positions]
-        if config.metric not in ("mean", *self.tasks):
-            raise UserError(
-                "train.metric must be 'mean' or a task's name",
-                received=config.metric,
-                mend=f"one of: mean, {', '.join(self.tasks)}",
-            )
-        if config.label_smoothing and ranker.space.training != "own":
-            raise UserError(
-                "train.label_smoothing is for tasks that are trained on their own rows: products of labels stay as they are",
-                received=f"label_smoothing = {config.label_smoothing} with model.space.training {ranker.space.training!r}",
-                mend="set one of them back",
-            )
+        check_plan(config.metric, self.tasks, config.label_smoothing, ranker.space.training)
         self.dense_parameters = [parameter for _, parameter in ranker.dense_parameters()]
         self.dense = dense_optimizer(ranker, config.learning_rate, config.weight_decay)
         self.average = WeightAverage(ranker, config.average) if config.average else None
@@ -271,8 +260,8 @@ class Trainer:
         losses = self.ranker.losses(logits, batch, smoothing=config.label_smoothing)
         mass = self.ranker.mass(batch)
         if any(self.bests.stopped.values()):
-            training = torch.tensor([not stopped for stopped in self.bests.stopped.values()])
-            losses, mass = torch.where(training, losses, 0.0), mass * training
+            going_on = ~torch.tensor(list(self.bests.stopped.values()))
+            losses, mass = torch.where(going_on, losses, 0.0), mass * going_on
         for parameter in self.dense_parameters:
             parameter.grad = None
         penalty = self.ranker.penalty()

@@ -6,8 +6,28 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from polyrank.data.loader import Loader
-from polyrank.errors import DataError
+from polyrank.errors import DataError, UserError
 from polyrank.progress import Progress
+
+
+def check_plan(metric: str, tasks: Sequence[str], smoothing: float, space: str) -> None:
+    """What training asks of its config.
+
+    Raises:
+        UserError: the metric is neither `mean` nor a task, or labels are smoothed where losses are of their products.
+    """
+    if metric not in ("mean", *tasks):
+        raise UserError(
+            "train.metric must be 'mean' or a task's name",
+            received=metric,
+            mend=f"one of: mean, {', '.join(tasks)}",
+        )
+    if smoothing and space != "own":
+        raise UserError(
+            "train.label_smoothing is for tasks that are trained on their own rows",
+            received=f"label_smoothing = {smoothing} with space.training = {space!r}, whose losses are of joint labels",
+            mend="set label_smoothing = 0, or space.training = 'own'",
+        )
 
 
 def check_validation(valid: Loader, tasks: Sequence[str], metric: str, progress: Progress) -> None:
