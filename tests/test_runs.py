@@ -595,6 +595,10 @@ def test_the_leak_guard_speaks_unless_it_is_told_not_to(
         ({"data": {"tasks": ["click"]}, "train": {"metric": "like"}}, r"train\.metric must be 'mean' or a task"),
         ({"model": {"architecture": "single_task"}}, r"'single_task' must suit the data[\s\S]*for one task"),
         (
+            {"model": {"architecture": "pepnet", "pepnet": {"domain": ["categry"]}}},
+            r"'pepnet' must suit the data[\s\S]*'categry'; did you mean 'category'",
+        ),
+        (
             {"balance": {"static": {"weights": {"clik": 2.0}}}},
             r"\[balance\.static\.weights\] must name tasks[\s\S]*clik[\s\S]*did you mean 'click'",
         ),

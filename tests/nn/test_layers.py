@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from polyrank.nn.layers import Dropout, StackedLinear, StackedMLP, StackedNorm
+from polyrank.nn.layers import Dropout, StackedBatchNorm, StackedLinear, StackedMLP, StackedNorm
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +148,26 @@ class TestStyle:
         assert StackedMLP(2, 4, (6, 3), residual=True).plain
         assert not StackedMLP(2, 4, (4,), residual=True).plain
         assert not StackedMLP(2, 4, (6,), layer_norm=True).plain
+
+
+class TestStackedBatchNorm:
+    def test_agrees_with_torch_group_by_group(self):
+        norm = StackedBatchNorm(2, 3)
+        for parameter in norm.parameters():
+            torch.nn.init.uniform_(parameter, -1, 1)
+        theirs = [torch.nn.BatchNorm1d(3) for _ in range(2)]
+        with torch.no_grad():
+            for group, one in enumerate(theirs):
+                one.weight.copy_(1 + norm.gain[group, 0])
+                one.bias.copy_(norm.bias[group, 0])
+        for rows in (8, 5):
+            x = 3 * torch.randn(2, rows, 3) + 1
+            torch.testing.assert_close(norm(x), torch.stack([one(x[g]) for g, one in enumerate(theirs)]))
+        x = torch.randn(2, 4, 3)
+        norm.eval()
+        torch.testing.assert_close(norm(x), torch.stack([one.eval()(x[g]) for g, one in enumerate(theirs)]))
+
+    def test_one_row_is_normalised_by_what_was_kept(self):
+        norm = StackedBatchNorm(1, 2, epsilon=0.0)
+        assert norm(torch.tensor([[[3.0, -1.0]]])).tolist() == [[[3.0, -1.0]]]
+        assert norm.mean.tolist() == [[[0.0, 0.0]]]

@@ -238,6 +238,21 @@ def test_a_missing_label_is_a_label_of_weight_0(make: Make, architecture: str) -
         assert _same(_weights(runs[0], which), _weights(runs[1], which))
 
 
+def test_a_penalty_joins_the_objective_but_no_task_s_loss(make: Make) -> None:
+    config = replace(CONFIG, epochs=3, learning_rate=0.01)
+    distances, losses = {}, {}
+    for strength in (0.0, 10.0):
+        trainer = make(config, f"run-{strength}", architecture="soft_sharing")
+        trainer.ranker.architecture.strength = strength
+        trainer.fit()
+        trainer.ranker.architecture.strength = 1.0
+        distances[strength] = trainer.ranker.penalty().item()
+        losses[strength] = _history(trainer)[0]["train_loss"]
+    assert distances[10.0] < 0.1 * distances[0.0]
+    for task, loss in losses[10.0].items():  # a distance of tens at a strength of ten would show
+        assert loss == pytest.approx(losses[0.0][task], rel=0.5)
+
+
 def test_the_hidden_label_itself_does_not_matter(make: Make) -> None:
     """What stands in a row of weight 0 is never looked at."""
     schema = Schema(SCHEMA.features, (replace(SCHEMA.tasks[0], weight="w"), SCHEMA.tasks[2]))

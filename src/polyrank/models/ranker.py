@@ -17,15 +17,25 @@ from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Task
 from polyrank.data.tree import parents
 from polyrank.losses import row_losses, smoothed
+from polyrank.models.adatt import AdaTT, AdaTTConfig
 from polyrank.models.aitm import AITM, AITMConfig
 from polyrank.models.cgc import CGC, CGCConfig
+from polyrank.models.cross_stitch import CrossStitch, CrossStitchConfig
 from polyrank.models.dbmtl import DBMTL, DBMTLConfig
+from polyrank.models.dselect_k import DSelectK, DSelectKConfig
 from polyrank.models.escm2 import ESCM2, ESCM2Config
 from polyrank.models.esmm import ESMM, ESMMConfig
+from polyrank.models.home import HoME, HoMEConfig
 from polyrank.models.mmoe import MMoE, MMoEConfig
+from polyrank.models.omoe import OMoE, OMoEConfig
+from polyrank.models.pepnet import PEPNet, PEPNetConfig
 from polyrank.models.ple import PLE, PLEConfig
 from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
 from polyrank.models.single_task import SingleTask, SingleTaskConfig
+from polyrank.models.sluice import Sluice, SluiceConfig
+from polyrank.models.snr_trans import SNRTrans, SNRTransConfig
+from polyrank.models.soft_sharing import SoftSharing, SoftSharingConfig
+from polyrank.models.stem import STEM, STEMConfig
 from polyrank.nn.cross import Cross, CrossConfig
 from polyrank.nn.embeddings import Embeddings
 from polyrank.nn.experts import GateWeights
@@ -75,9 +85,19 @@ ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
     {
         "single_task": Entry(SingleTask, SingleTaskConfig),
         "shared_bottom": Entry(SharedBottom, SharedBottomConfig),
-        "mmoe": Entry(MMoE, MMoEConfig, asks=("columns",)),
-        "cgc": Entry(CGC, CGCConfig, asks=("columns",)),
-        "ple": Entry(PLE, PLEConfig, asks=("columns",)),
+        "mmoe": Entry(MMoE, MMoEConfig, ("columns",)),
+        "cgc": Entry(CGC, CGCConfig, ("columns",)),
+        "ple": Entry(PLE, PLEConfig, ("columns",)),
+        "soft_sharing": Entry(SoftSharing, SoftSharingConfig, ("columns",), SoftSharing.embedding_sets),
+        "omoe": Entry(OMoE, OMoEConfig, ("columns",)),
+        "cross_stitch": Entry(CrossStitch, CrossStitchConfig),
+        "sluice": Entry(Sluice, SluiceConfig),
+        "snr_trans": Entry(SNRTrans, SNRTransConfig),
+        "dselect_k": Entry(DSelectK, DSelectKConfig, ("columns",)),
+        "stem": Entry(STEM, STEMConfig, ("columns",), STEM.embedding_sets),
+        "adatt": Entry(AdaTT, AdaTTConfig, ("columns",)),
+        "home": Entry(HoME, HoMEConfig, ("names",)),
+        "pepnet": Entry(PEPNet, PEPNetConfig, ("columns",)),
         "esmm": Entry(ESMM, ESMMConfig, training="entire"),
         "escm2_ips": Entry(ESCM2, ESCM2Config, asks=("columns",), training="ips"),
         "escm2_dr": Entry(ESCM2, ESCM2Config, asks=("columns",), training="dr"),

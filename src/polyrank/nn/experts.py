@@ -5,16 +5,17 @@ E experts of a level, I its gates, L = ΣK its gate logits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.kernels import optional
-from polyrank.nn.layers import Dropout, NetworkConfig, StackedMLP, StackedNorm
+from polyrank.nn.layers import Dropout, NetworkConfig, StackedMLP, StackedNorm, Style
 
 fused = optional("polyrank.nn.fused")
 
@@ -197,6 +198,11 @@ class Level(nn.Module):
             return mixed, weights
         return self.plainly(inputs)
 
+    def matrices(self) -> list[Tensor]:
+        """Every layer's weights, `[E, in, out]`."""
+        by_group = [group.matrices() for group in self.groups]  # type: ignore[operator]
+        return [torch.cat(layer) for layer in zip(*by_group, strict=True)]
+
     def plainly(self, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:
         """`forward` in plain torch operations."""
         read = inputs if isinstance(inputs, Tensor) else [x.written() for x in inputs]
@@ -210,6 +216,35 @@ class Level(nn.Module):
             torch.einsum("be,ebh->bh", weight, experts[gate]) for weight, gate in zip(weights, self.gates, strict=True)
         ]
         return torch.stack(mixed), torch.cat(weights, dim=1).detach()
+
+
+class TaskNetworks(nn.Module):
+    """A network for each task, all computed together, with something done to their activations after every layer.
+
+    Args:
+        in_width: D.
+        tasks: T.
+        widths: the layers' widths, at least one.
+        style: see `Level`.
+    """
+
+    def __init__(self, in_width: int, tasks: int, widths: tuple[int, ...], **style: Unpack[Style]) -> None:
+        super().__init__()
+        self.first = Level(in_width, [(tasks, 0)], [], widths[:1], **style)
+        self.later = nn.ModuleList(StackedMLP(tasks, inner, (outer,), **style) for inner, outer in pairwise(widths))
+        self.out_width = widths[-1]
+
+    def forward(self, x: Inputs, between: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """`[B, D]` → what `between(layer, [T, B, H])`, the layer counted from 0, makes of the last, `[T, B, H]`."""
+        hidden = between(0, self.first([x])[0])
+        for number, layer in enumerate(self.later, start=1):
+            hidden = between(number, layer(hidden))
+        return hidden
+
+    def matrices(self) -> list[Tensor]:
+        """Every layer's weights, `[T, in, out]`."""
+        later: list[Tensor] = [layer.layers[0].weight for layer in self.later]  # type: ignore[union-attr, index]
+        return [*self.first.matrices(), *later]
 
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:

@@ -87,3 +87,9 @@ class InputColumns:
                 raise ValueError(f"features must be named as in the schema. Received: {name!r}; {hint}")
             found.update(self.features[name])
         return sorted(found)
+
+
+def by_set(x: Inputs, columns: Tensor) -> Tensor:
+    """Each embedding set's input, written out: columns `[S, D']` of x → `[S, B, D']`."""
+    picked = x.written().index_select(1, columns.flatten())
+    return picked.view(x.rows, *columns.shape).transpose(0, 1)

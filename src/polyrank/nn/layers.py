@@ -128,6 +128,41 @@ class StackedNorm(nn.Module):
         return torch.addcmul(self.bias, plain, 1.0 + self.gain)
 
 
+class StackedBatchNorm(nn.Module):
+    """Batch normalisation of G groups: like `StackedNorm`, but each unit over the batch, whose statistics are kept.
+
+    In training by mean and variance of the batch, which move the kept ones by a tenth; otherwise, and for a batch of
+    one row, by the kept ones. Ioffe & Szegedy, "Batch Normalization", 2015.
+
+    Args:
+        groups: G.
+        width: H.
+        epsilon: ε.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, groups: int, width: int, *, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(groups, 1, width))
+        self.bias = nn.Parameter(torch.zeros(groups, 1, width))
+        self.register_buffer("mean", torch.zeros(groups, 1, width))
+        self.register_buffer("variance", torch.ones(groups, 1, width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[G, B, H]` → `[G, B, H]`."""
+        mean, variance, rows = self.mean, self.variance, x.shape[1]
+        if self.training and rows > 1:
+            variance, mean = torch.var_mean(x.float(), dim=1, keepdim=True, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, 0.1)
+                self.variance.lerp_(variance * (rows / (rows - 1)), 0.1)
+        plain = (x - mean) * torch.rsqrt(variance + self.epsilon)
+        return torch.addcmul(self.bias, plain, 1.0 + self.gain)
+
+
 class StackedMLP(nn.Module):
     """G independent networks of the same shape, ReLU and dropout after every layer.
 
