@@ -31,7 +31,7 @@ from polyrank.training.loop import TrainConfig, Trainer
 from polyrank.training.optimizers import learning_rate_factor
 
 MODEL = RankerConfig(architecture="ple", embedding_width=4, embedding_dropout=0.2, towers=(32,), tower_dropout=0.2)
-CONFIG = TrainConfig(epochs=3, batch_size=32, learning_rate=0.003, patience=0, save_seconds=1e9)
+CONFIG = TrainConfig(precision="float32", epochs=3, batch_size=32, learning_rate=0.003, patience=0, save_seconds=1e9)
 SCHEMA = Schema(
     features=(Feature("item", "id"), Feature("tags", "tags", max_length=2), Feature("age", "number", bins=8)),
     tasks=(Task("click", "binary"), Task("buy", "binary", given="click"), Task("watch", "regression")),
