@@ -117,7 +117,7 @@ def test_every_parameter_receives_a_gradient(name, option):
 @everywhere
 def test_rows_do_not_see_each_other(name, option):
     """Permuted rows give permuted predictions; a row alone is what it is among others, with an empty sequence too."""
-    ranker = ranker_of(option, name)
+    ranker = ranker_of(option, name).eval()
     batch = batch_of(ranker)
     whole, order = ranker.predict(batch), torch.randperm(ROWS)
     assert whole.shape == (ROWS, len(ranker.kinds))

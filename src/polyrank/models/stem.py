@@ -38,7 +38,8 @@ class STEM(nn.Module):
     g_t = softmax(MLP_t(x_t + x_s)) over the experts of all tasks and the shared ones; f_t = Σ_e g_te S_te, where S_t
     holds task t's own and the shared experts as they are, and sg[e], without gradient, for the experts of other tasks:
     "all forward, task-specific backward". So a task's loss reaches its own embeddings and the shared ones alone. One
-    level, as in the paper. Scaled numbers stand in every x, so that x_t + x_s has them twice.
+    level, as in the paper. Scaled numbers stand in every x, so that x_t + x_s has them twice. What mixes columns before
+    the architecture (`model.cross`) mixes the sets too.
 
     Args:
         in_width: D, of all sets.
