@@ -151,3 +151,52 @@ def feedback_source(feedback_log: Callable[..., Path]) -> Callable[..., Source]:
         return open_source(feedback_log(rows, seed, name))
 
     return source
+
+
+class _JacobianStep:
+    """A balancer's step whose tasks' gradients over the shared part are given: `[T, P]`.
+
+    `pulled` and `pushed` hold what the balancer asked for, and `direction` what the shared part then received.
+    """
+
+    def __init__(self, losses, jacobian, present=None, second=None, quality=None):
+        self.losses = torch.as_tensor(losses, dtype=torch.float32)
+        self.present = torch.ones(len(self.losses), dtype=torch.bool) if present is None else torch.as_tensor(present)
+        self.losses = torch.where(self.present, self.losses, 0.0)
+        self.jacobian = torch.as_tensor(jacobian, dtype=torch.float64) * self.present[:, None]
+        self.second = self.jacobian if second is None else torch.as_tensor(second, dtype=torch.float64)
+        self.known_quality = quality
+        self.pulled = self.pushed = None
+
+    def pull(self, scale=None):
+        assert self.pulled is None
+        self.pulled = torch.ones(len(self.losses), dtype=torch.float64) if scale is None else scale.double()
+        assert not self.pulled.requires_grad
+
+    def gramian(self, scope="representation"):
+        scaled = self.pulled[:, None] * self.jacobian
+        return scaled @ scaled.T
+
+    def summed(self, parts=1, scope="representation"):
+        both = torch.stack([self.jacobian, self.second][:parts]) * self.pulled[:, None]
+        return both.float()
+
+    def units(self):
+        return (self.pulled[:, None] * self.jacobian).float()
+
+    def push(self, weights=None):
+        assert self.pulled is not None
+        assert self.pushed is None
+        self.pushed = torch.ones(len(self.losses), dtype=torch.float64) if weights is None else weights.double()
+        assert not self.pushed.requires_grad
+        factors = self.pushed[:, None] if self.pushed.dim() == 1 else self.pushed
+        self.direction = (factors * self.pulled[:, None] * self.jacobian).sum(dim=0)
+
+    def quality(self, metric):
+        return torch.as_tensor(self.known_quality, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def jacobian_step() -> type:
+    """`jacobian_step(losses, jacobian, present=…, second=…, quality=…)`: a step for a balancer, without a network."""
+    return _JacobianStep

@@ -1,5 +1,8 @@
 """What every balancer in the registry promises; a new entry is tested the day it is added."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,97 +10,228 @@ from polyrank import config
 from polyrank.balancing.balancer import BALANCERS, build_balancer
 from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
 
-NAMES = ["click", "like", "watch"]
+NAMES = ["click", "like", "watch", "share"]
+GRADIENTS = [name for name, entry in BALANCERS.items() if entry.kind.combines]
+DRAWS = {"rlw", "pcgrad", "gradvac", "graddrop"}
 every_balancer = pytest.mark.parametrize("method", BALANCERS)
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+def made(method, tasks=3, **knobs):
+    return build_balancer(method, NAMES[:tasks], BALANCERS[method].config(**knobs))
 
 
-class Problem:
-    """A shared layer and a head per task: T losses of different sizes from random rows."""
+def stream(jacobian_step, tasks, *, seed=0, scales=None, present=None, order=None, kept=None):
+    """Endless steps: losses that fall at different speeds, gradients that partly agree, metrics that rise.
 
-    def __init__(self, tasks):
-        generator = torch.Generator().manual_seed(5)
-        self.shared = torch.randn(4, 6, generator=generator).requires_grad_()
-        self.heads = torch.randn(6, tasks, generator=generator).requires_grad_()
-        self.tasks, self.generator = tasks, generator
-
-    def losses(self):
-        x = torch.randn(16, 4, generator=self.generator)
-        errors = torch.tanh(x @ self.shared) @ self.heads - torch.arange(self.tasks)
-        return errors.square().mean(dim=0) * torch.logspace(0, 2, self.tasks)
-
-    def gradients(self):
-        found = (self.shared.grad.clone(), self.heads.grad.clone())
-        self.shared.grad = self.heads.grad = None
-        return found
-
-
-def made(method, tasks=3):
-    return build_balancer(method, NAMES[:tasks], BALANCERS[method].config())
+    `scales` multiply losses and gradients, `order` permutes the tasks, `kept` leaves only some of them.
+    """
+    rng = np.random.default_rng(seed)
+    scales = np.ones(tasks) if scales is None else np.asarray(scales)
+    common = rng.normal(size=8)
+    number = 0
+    while True:
+        number += 1
+        losses = (0.5 + np.arange(tasks)) * np.exp(-number / (20.0 + 30 * np.arange(tasks)))
+        losses = scales * losses * rng.uniform(0.9, 1.1, tasks)
+        jacobian = scales[:, None] * (rng.normal(size=(tasks, 8)) * (1 + np.arange(tasks))[:, None] + common)
+        second = scales[:, None] * (rng.normal(size=(tasks, 8)) + common)
+        quality = np.minimum(0.5 + 0.01 * number + 0.1 * np.arange(tasks), 0.95)
+        here = np.ones(tasks, bool) if present is None else present(number, rng)
+        which = list(range(tasks)) if order is None else list(order)
+        which = which if kept is None else [t for t in which if t in kept]
+        yield jacobian_step(losses[which], jacobian[which], here[which], second[which], quality[which])
 
 
-def everyone(tasks=3):
-    return torch.ones(tasks, dtype=torch.bool)
+def weights_of(balancer, steps, count):
+    """The weights of `count` steps, as a loop uses them, second looks included."""
+    found = []
+    for _, step in zip(range(count), steps, strict=False):
+        again = balancer.again
+        found.append(balancer.backward(step).clone())
+        if again:
+            balancer.after(step.losses * torch.linspace(0.9, 0.8, len(step.losses)), step.present)
+    return torch.stack(found)
 
 
 @every_balancer
-@pytest.mark.parametrize("tasks", [1, 2, 3])
-def test_gives_every_parameter_a_finite_gradient(method, tasks):
-    problem, balancer = Problem(tasks), made(method, tasks)
-    for _ in range(5):
-        weights = balancer.backward(problem.losses(), everyone(tasks))
-        assert weights.shape == (tasks,)
-        assert not weights.requires_grad
+def test_pulls_and_pushes_once_and_gives_finite_weights(method, jacobian_step):
+    for tasks in (2, 4):
+        balancer, steps = made(method, tasks), stream(jacobian_step, tasks)
+        for _, step in zip(range(45), steps, strict=False):
+            weights = balancer.backward(step)
+            assert weights.shape == (tasks,)
+            assert weights.dtype == torch.float64
+            assert torch.isfinite(weights).all()
+            assert step.pushed is not None
+            assert torch.isfinite(step.direction).all()
+            assert step.direction.any() or method == "graddrop"
+
+
+@every_balancer
+def test_one_task_is_trained_plainly(method, jacobian_step):
+    balancer = made(method, 1)
+    for _, step in zip(range(30), stream(jacobian_step, 1), strict=False):
+        assert balancer.backward(step).tolist() == [1.0]
+        assert step.pulled.tolist() == step.pushed.tolist() == [1.0]
+
+
+@every_balancer
+@pytest.mark.parametrize("scales", [[1e-8] * 3, [1e8] * 3, [1e8, 1.0, 1e-8], [1e-8, 1e8, 1e8]])
+def test_stays_finite_whatever_the_scale_of_losses(method, scales, jacobian_step):
+    balancer, steps = made(method), stream(jacobian_step, 3, scales=scales)
+    for _, step in zip(range(45), steps, strict=False):
+        assert torch.isfinite(balancer.backward(step)).all()
+        assert torch.isfinite(step.direction).all()
+    assert all(torch.isfinite(value).all() for value in balancer.memory.values())
+
+
+@pytest.mark.parametrize("method", [name for name in GRADIENTS if name not in DRAWS])
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_a_common_factor_of_all_losses_changes_no_gradient_methods_weights(method, factor, jacobian_step):
+    """No absolute epsilon anywhere: torchjd's would switch methods off for gradients as small as a ranker's."""
+    plain = weights_of(made(method), stream(jacobian_step, 3), 20)
+    small = weights_of(made(method), stream(jacobian_step, 3, scales=[factor] * 3), 20)
+    if method == "db_mtl":  # its losses are logarithms: weights of the losses themselves are divided by them
+        small = small * (plain.sum(dim=1, keepdim=True) / small.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(small, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [name for name in BALANCERS if name not in DRAWS])
+def test_permuting_tasks_permutes_weights(method, jacobian_step):
+    order = [2, 0, 1]
+    knobs = {"target": "like"} if method == "metabalance" else {}
+    permuted = build_balancer(method, [NAMES[t] for t in order], BALANCERS[method].config(**knobs))
+    plain = weights_of(made(method, **knobs), stream(jacobian_step, 3), 60)
+    other = weights_of(permuted, stream(jacobian_step, 3, order=order), 60)
+    if method == "famo":  # whose second look depends on the place here
+        plain, other = plain[:9], other[:9]
+    torch.testing.assert_close(other, plain[:, order], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [n for n, e in BALANCERS.items() if getattr(e.config(), "scale", "") == "tasks" and n != "db_mtl"]
+    + ["dwa", "gradnorm", "lbtw"],
+)
+def test_weights_sum_to_the_number_of_tasks_present(method, jacobian_step):
+    balancer = made(method, 4)
+    steps = stream(jacobian_step, 4, present=lambda number, rng: rng.random(4) < 0.7)
+    for _, step in zip(range(80), steps, strict=False):
+        weights = balancer.backward(step)
+        if (step.pushed[step.present] > 0).all() or method != "imtl_g":
+            assert weights.sum().item() == pytest.approx(step.present.sum().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("method", [name for name in BALANCERS if name != "rlw"])
+def test_a_task_that_is_never_there_is_as_if_it_did_not_exist(method, jacobian_step):
+    """Not for random weights: their draws are shared out over all tasks."""
+    never = stream(jacobian_step, 3, present=lambda number, rng: np.array([True, False, True]))
+    three = weights_of(made(method), never, 60)
+    two = build_balancer(method, [NAMES[0], NAMES[2]], BALANCERS[method].config())
+    alone = weights_of(two, stream(jacobian_step, 3, kept=[0, 2]), 60)
+    assert not three[:, 1].any()
+    if method == "famo":
+        three, alone = three[:9], alone[:9]
+    torch.testing.assert_close(three[:, [0, 2]], alone, rtol=1e-6, atol=1e-7)
+
+
+@every_balancer
+def test_what_is_remembered_of_an_absent_task_stays_as_it_is(method, jacobian_step):
+    balancer = made(method)
+    weights_of(balancer, stream(jacobian_step, 3), 45)
+    before = {name: value.clone() for name, value in balancer.memory.items()}
+    absent = stream(jacobian_step, 3, seed=1, present=lambda number, rng: np.array([True, False, True]))
+    weights_of(balancer, absent, 30)
+    for name, value in balancer.memory.items():
+        if name in ("weights", "solved") and method in GRADIENTS:  # those of the last step, not of the task
+            continue
+        if value.dim() >= 1:
+            assert torch.equal(value[1], before[name][1]), name
+        if value.dim() == 2 and value.shape == (3, 3):
+            assert torch.equal(value[:, 1], before[name][:, 1]), name
+
+
+@every_balancer
+def test_a_step_without_any_row_changes_nothing(method, jacobian_step):
+    balancer = made(method)
+    weights_of(balancer, stream(jacobian_step, 3), 30)
+    before = {name: value.clone() for name, value in balancer.state_dict().items()}
+    step = next(stream(jacobian_step, 3, present=lambda number, rng: np.zeros(3, bool)))
+    assert not balancer.backward(step).any()
+    assert not step.direction.any()
+    assert all(torch.equal(value, before[name]) for name, value in balancer.state_dict().items())
+
+
+@every_balancer
+def test_random_absences_never_give_nan(method, jacobian_step):
+    balancer = made(method, 4)
+    steps = stream(jacobian_step, 4, present=lambda number, rng: rng.random(4) < rng.choice([0.1, 0.5, 0.9]))
+    for _, step in zip(range(100), steps, strict=False):
+        weights = balancer.backward(step)
         assert torch.isfinite(weights).all()
-        assert (weights >= 0).all()
-        for gradient in problem.gradients():
-            assert torch.isfinite(gradient).all()
-            assert gradient.any()
+        assert torch.isfinite(step.direction).all()
+        assert not weights[~step.present].any()
 
 
 @every_balancer
-def test_an_absent_task_leaves_no_gradient_of_its_own(method):
-    problem, balancer = Problem(3), made(method)
-    for step in range(5):
-        absent = step % 3
-        losses = problem.losses() * (torch.arange(3) != absent)
-        weights = balancer.backward(losses, torch.arange(3) != absent)
-        shared, heads = problem.gradients()
-        assert torch.isfinite(weights).all()
-        assert torch.isfinite(shared).all()
-        assert not heads[:, absent].any()
+@pytest.mark.parametrize(
+    "jacobian",
+    [
+        [[1.0, 0.0], [-1.0, 0.0], [0.5, 1.0]],  # two tasks that cannot both gain
+        [[1.0, 2.0], [1.0, 2.0], [2.0, 4.0]],  # all the same
+        [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]],  # one without a gradient
+        [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]],  # none with one
+        [[1e-20, 0.0], [0.0, 1e20], [1.0, 1.0]],
+    ],
+)
+def test_strange_gradients_give_finite_weights(method, jacobian, jacobian_step):
+    balancer = made(method)
+    for _ in range(30):
+        step = jacobian_step([0.5, 1.0, 2.0], jacobian, quality=[0.6, 0.7, 0.8])
+        assert torch.isfinite(balancer.backward(step)).all()
+        assert torch.isfinite(step.direction).all()
 
 
 @every_balancer
-def test_a_batch_without_any_task_gives_no_gradient(method):
-    problem, balancer = Problem(3), made(method)
-    weights = balancer.backward(problem.losses() * 0.0, ~everyone())
-    assert torch.isfinite(weights).all()
-    assert not any(gradient.any() for gradient in problem.gradients())
+def test_a_loss_of_zero_is_survived(method, jacobian_step):
+    balancer = made(method)
+    for _ in range(50):
+        step = jacobian_step([0.0, 1.0, 2.0], np.eye(3), quality=[1.0, 0.7, 0.0])
+        assert torch.isfinite(balancer.backward(step)).all()
 
 
 @every_balancer
-def test_resumed_equals_uninterrupted(method, tmp_path):
-    problem, balancer = Problem(3), made(method)
-    for _ in range(7):
-        balancer.backward(problem.losses(), everyone())
-        problem.gradients()
-    save_checkpoint(tmp_path / "last.safetensors", {"balancer": balancer.state_dict(), "rng": torch.get_rng_state()})
-    place = problem.generator.get_state()
-    going_on = [(balancer.backward(problem.losses(), everyone()).clone(), *problem.gradients()) for _ in range(7)]
+def test_resumed_equals_uninterrupted(method, jacobian_step, tmp_path):
+    def some(number, rng):
+        return rng.random(3) < 0.8
 
-    state = load_checkpoint(tmp_path / "last.safetensors")
+    balancer, steps = made(method), stream(jacobian_step, 3, present=some)
+    weights_of(balancer, steps, 37)
+    save_checkpoint(tmp_path / "last.safetensors", {"balancer": balancer.state_dict()})
+    coming = [step for _, step in zip(range(50), steps, strict=False)]
+    copies = [jacobian_step(s.losses, s.jacobian, s.present, s.second, s.known_quality) for s in coming]
+    going_on = weights_of(balancer, iter(coming), 50)
     resumed = made(method)
-    resumed.load_state_dict(state["balancer"])
-    torch.set_rng_state(state["rng"])
-    problem.generator.set_state(place)
-    for expected in going_on:
-        found = (resumed.backward(problem.losses(), everyone()).clone(), *problem.gradients())
-        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    resumed.load_state_dict(load_checkpoint(tmp_path / "last.safetensors")["balancer"])
+    assert torch.equal(weights_of(resumed, iter(copies), 50), going_on)
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs"), [("dwa", {"temperature": 0.1}), ("gradnorm", {}), ("dtp", {}), ("lbtw", {}), ("famo", {})]
+)
+def test_acts_within_the_first_steps(method, knobs, jacobian_step):
+    """Peers wait for the end of an epoch or two: in one-epoch training they never act."""
+    weights = weights_of(made(method, **knobs), stream(jacobian_step, 3), 80)
+    assert (weights[-1] - 1.0).abs().max() > 0.02
+
+
+@every_balancer
+def test_leaves_torchs_generator_alone(method, jacobian_step):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    weights_of(made(method), stream(jacobian_step, 3), 12)
+    assert torch.equal(torch.rand(4), expected)
 
 
 @every_balancer
@@ -106,3 +240,10 @@ def test_the_default_config_survives_a_file(method, tmp_path):
     assert config.build(kind, config.to_table(kind()), method) == kind()
     config.write_toml(tmp_path / "config.toml", config.to_table(kind()))
     assert config.build(kind, config.read_toml(tmp_path / "config.toml"), method) == kind()
+
+
+@every_balancer
+def test_every_knob_is_explained(method):
+    kind = BALANCERS[method].config
+    texts = "\n".join(cls.__doc__ or "" for cls in kind.__mro__)
+    assert [field.name for field in dataclasses.fields(kind) if f"{field.name}:" not in texts.replace("`", "")] == []

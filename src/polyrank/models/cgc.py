@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GatedConfig, GateWeights
 from polyrank.nn.extraction import LevelShape, first_level
 from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.ownership import Levels
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class CGC(nn.Module):
         """`[B, D]` → `[T, B, H]`."""
         mixed: Tensor = self.level([x])[0]
         return mixed
+
+    def levels(self) -> Levels:
+        """One, with a gate for each task."""
+        return [(self.level, range(self.shape.tasks))]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """The T gates' weights over own and shared experts."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, Level
 from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.ownership import Levels
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class MMoE(nn.Module):
         """`[B, D]` → `[T, B, H]`."""
         mixed: Tensor = self.level([x])[0]
         return mixed
+
+    def levels(self) -> Levels:
+        """One, with a gate for each task."""
+        return [(self.level, range(self.tasks))]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """The T gates' weights over the E experts."""

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from polyrank.nn.experts import GatedConfig, GateWeights
+from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, Level
 from polyrank.nn.extraction import LevelShape, first_level, later_level
 from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.ownership import Levels
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ class PLE(nn.Module):
         for level in self.later:
             states, _ = level(states)
         return states
+
+    def levels(self) -> Levels:
+        """All. What a task's gate below the last but one level gives reaches all tasks, through a later shared gate."""
+        owners = range(self.shape.tasks)
+        every: list[Level] = [self.first, *self.later]
+        lower = [(level, [SHARED] * len(level.gates)) for level in every[:-2]]
+        return [*lower, *((level, [*owners, SHARED]) for level in every[-2:-1]), (every[-1], owners)]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """The gates of every level, first the tasks' own, then the shared one."""

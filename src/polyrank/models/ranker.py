@@ -52,6 +52,9 @@ class Architecture(Protocol):
     Made as `cls(D, T, config, **facts)`, the facts being those that its entry in ARCHITECTURES asks for. It may also
     have a method `penalty() -> Tensor | None`: what it adds to the objective, over its parameters or over the last
     batch it saw in training.
+
+    Where it is made of `Level`s it has a method `levels()` too: who owns what in them (`polyrank.nn.ownership`), for
+    balancers. Without it all of its parameters count as shared, and gradients are compared at these.
     """
 
     out_width: int

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig
+from polyrank.nn.ownership import Levels
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class SharedBottom(nn.Module):
         """`[B, D]` → `[T, B, H]`."""
         shared: Tensor = self.trunk([x])[0]
         return shared.expand(self.tasks, -1, -1)
+
+    def levels(self) -> Levels:
+        """The trunk: all tasks read its output."""
+        return [(self.trunk, ())]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none."""

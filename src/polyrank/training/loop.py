@@ -23,6 +23,7 @@ from polyrank.files import write_text
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Bar, Progress
 from polyrank.training.averaging import WeightAverage
+from polyrank.training.balancing import Balancing
 from polyrank.training.bests import TaskBests
 from polyrank.training.board import tensorboard
 from polyrank.training.checkpoint import load_checkpoint, save_checkpoint
@@ -160,7 +161,7 @@ class Trainer:
         run: Path,
         progress: Progress,
     ) -> None:
-        self.ranker, self.balancer, self.train, self.valid = ranker, balancer, train, valid
+        self.ranker, self.train, self.valid = ranker, train, valid
         self.config, self.run, self.progress = config, run, progress
         self.tasks = [train.schema.task_names[position] for position in train.task_positions]
         check_plan(config.metric, self.tasks, config.label_smoothing, ranker.space.training)
@@ -171,8 +172,8 @@ class Trainer:
         self.bests = TaskBests(self.tasks, config.task_patience)
         self.embedding_rate = config.embedding_learning_rate or self.sparse.usual_rate or config.learning_rate
         self.precision = resolve(config.precision)
-        self.began_at = 0
-        self.waited = 0.0  # seconds that steps have waited for data
+        self.balancing = Balancing(ranker, balancer, self.tasks, train.batches_in(0))
+        self.began_at, self.waited = 0, 0.0  # seconds that steps have waited for data
         self.place = _Place()
         # Sums of loss × weight, of weight, and of finite losses by task since the last evaluation: read then, not each
         # step.
@@ -254,20 +255,16 @@ class Trainer:
         """Forward, balanced backward, update."""
         place, config = self.place, self.config
         factor = learning_rate_factor(place.step, self.total_steps, config.warmup, config.schedule)
-        with computing_in(self.precision):
-            logits = self.ranker(batch)
-        rows, batch = batch.rows, self.ranker.views(batch)
-        losses = self.ranker.losses(logits, batch, smoothing=config.label_smoothing)
-        mass = self.ranker.mass(batch)
+        views = self.ranker.views(batch)
+        self.balancing.before()
+        losses, logits = self._losses(batch, views)
+        mass = self.ranker.mass(views)
         if any(self.bests.stopped.values()):
             going_on = ~torch.tensor(list(self.bests.stopped.values()))
             losses, mass = torch.where(going_on, losses, 0.0), mass * going_on
         for parameter in self.dense_parameters:
             parameter.grad = None
-        penalty = self.ranker.penalty()
-        if penalty is not None:  # not a task's: no balancer weighs it
-            torch.autograd.backward(penalty, retain_graph=True)
-        self.balancer.backward(losses, mass > 0)
+        self.balancing.backward(losses, mass > 0, logits, views, place.step + 1)
         if config.clip_norm:
             clip_norm(self.dense_parameters, config.clip_norm)
         for group in self.dense.param_groups:
@@ -276,8 +273,15 @@ class Trainer:
         self.sparse.step(self.embedding_rate * factor)
         if self.average is not None:
             self.average.step()
+        self.balancing.after(lambda: self._losses(batch, views)[0], mass > 0)
         self.sums += torch.stack([losses.detach() * mass, mass, torch.isfinite(losses)])
-        place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + rows
+        place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + batch.rows
+
+    def _losses(self, batch: Batch, views: Batch) -> tuple[Tensor, Tensor]:
+        """Every task's loss, `[T]`, and the logits."""
+        with computing_in(self.precision):
+            logits = self.ranker(batch)
+        return self.ranker.losses(logits, views, smoothing=self.config.label_smoothing), logits
 
     def _evaluate(self, board: Any) -> str:
         """Validate, write history, keep the best; a note for the bar."""
@@ -297,7 +301,8 @@ class Trainer:
             "valid": {name: None if math.isnan(v) else v for name, v in values.items()},
             "metric": value,
             "best": place.since_best == 0,
-            "weights": self._weights(),
+            "weights": self.balancing.by_task(),
+            "balance": self.balancing.log.take(place.step),
             "seconds": round(place.seconds, 3),
         }
         place.records += 1
@@ -329,11 +334,6 @@ class Trainer:
             save_checkpoint(folder / f"best-{task}.safetensors", weights)
         return value, values
 
-    def _weights(self) -> dict[str, float]:
-        """The balancer's present weights, where it has such."""
-        weights: Tensor | None = getattr(self.balancer, "weights", None)
-        return {} if weights is None else dict(zip(self.tasks, weights.tolist(), strict=True))
-
     def _turn_epoch(self, batches: int) -> None:
         """At the end of an epoch begin the next; decide whether all is done."""
         place = self.place
@@ -364,7 +364,7 @@ class Trainer:
                 "model": self.ranker.state_dict(),
                 "dense": self.dense.state_dict(),
                 "sparse": self.sparse.state_dict(),
-                "balancer": self.balancer.state_dict(),
+                "balancing": self.balancing.state_dict(),
                 "generator": torch.get_rng_state(),
                 "sums": self.sums,
                 "bests": self.bests.state_dict(),
@@ -380,7 +380,7 @@ class Trainer:
         dense = state["dense"]
         self.dense.load_state_dict({**dense, "state": {int(k): v for k, v in dense["state"].items()}})
         self.sparse.load_state_dict(state["sparse"])
-        self.balancer.load_state_dict(state["balancer"])
+        self.balancing.load_state_dict(state["balancing"])
         torch.set_rng_state(state["generator"])
         self.sums.copy_(state["sums"])
         self.bests.load_state_dict(state["bests"])
