@@ -10,7 +10,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("metrics_speed.py", "false_verdicts.py", "fusion_search.py", "census.py", "large_file.py", "peers.py")
+SCRIPTS = (
+    "metrics_speed.py",
+    "false_verdicts.py",
+    "fusion_search.py",
+    "calibration.py",
+    "census.py",
+    "large_file.py",
+    "peers.py",
+)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """The command line: arguments → one verb; prints; exit codes (0 done, 1 failed, 2 wrong usage or bad input)."""
 
-import shlex
 import sys
 import traceback
 from importlib.metadata import version
@@ -15,6 +14,19 @@ from typer.core import TyperGroup
 
 from polyrank.allocator import keep_memory
 from polyrank.errors import Interrupted, PolyrankError
+from polyrank.fuse_cli import calibrate, fuse_app
+from polyrank.options import (
+    Config,
+    Data,
+    Resume,
+    RunDirectory,
+    Sets,
+    check_config,
+    command_line,
+    delta_of,
+    out_console,
+    text_of,
+)
 from polyrank.progress import Terminal
 
 
@@ -44,24 +56,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at data: propose a schem
 app.add_typer(data_app, name="data")
 simulate_app = typer.Typer(no_args_is_help=True, help="Make data whose truth is known.")
 app.add_typer(simulate_app, name="simulate")
-
-Config = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="An experiment file (TOML): \\[data], \\[model], \\[train] …")
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. --set train.seed=3. May be repeated."),
-]
-# Typer would write "<bool>" beside a flag; an empty metavar keeps it from that.
-Resume = Annotated[
-    bool, typer.Option("--resume", metavar="", help="Go on with what an earlier call left in the directory.")
-]
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A Parquet, CSV or Feather file, a directory, a glob, or builtin:census.")
-]
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A directory that polyrank train made.")]
-
-out_console = Console(highlight=False)
+app.add_typer(fuse_app, name="fuse")
+app.command()(calibrate)
 
 
 def _show_version(asked: bool) -> None:
@@ -88,7 +84,7 @@ def demo(
     """The tour on built-in data: shared models against single-task ones and LightGBM, and a report to look at."""
     from polyrank import experiment
 
-    study = experiment.demo(out, set_ or [], resume=resume, command=_command(), progress=Terminal())
+    study = experiment.demo(out, set_ or [], resume=resume, command=command_line(), progress=Terminal())
     _print_study(study, out)
 
 
@@ -105,10 +101,10 @@ def compare(
     balancers, seeds. Models are paired with single-task ones by seed, and
     judged on test data that selected nothing: a verdict per task.
     """
-    _check_config(config, set_)
+    check_config(config, set_)
     from polyrank import experiment
 
-    study = experiment.compare(config, set_ or [], out, resume=resume, command=_command(), progress=Terminal())
+    study = experiment.compare(config, set_ or [], out, resume=resume, command=command_line(), progress=Terminal())
     _print_study(study, out)
 
 
@@ -120,7 +116,7 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Train one ranker; its best checkpoint, history, metrics and report.html are in the run directory."""
-    _check_config(config, set_)
+    check_config(config, set_)
     from polyrank import experiment
 
     document = experiment.train(config, set_ or [], out, resume=resume, progress=Terminal())
@@ -224,17 +220,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _check_config(path: Path, assignments: list[str] | None) -> None:
-    """Say what is wrong with the file itself before torch is imported, which takes seconds."""
-    from polyrank.config import override, read_toml
-
-    override(read_toml(path), assignments or [])
-
-
-def _command() -> str:
-    return shlex.join(["polyrank", *sys.argv[1:]])
-
-
 def _print_metrics(document: dict[str, Any]) -> None:
     table = Table(
         title=f"{escape(document['data'])}: {document['rows']:,} rows",
@@ -251,7 +236,7 @@ def _print_metrics(document: dict[str, Any]) -> None:
     for task in joint:
         table.add_column(escape(task), justify="right", overflow="fold")
     for name in dict.fromkeys(key for metrics in columns for key in metrics):
-        table.add_row(name, *(_text(metrics.get(name)) for metrics in columns))
+        table.add_row(name, *(text_of(metrics.get(name)) for metrics in columns))
     out_console.print(table)
 
 
@@ -271,7 +256,7 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
             single, boosted = found["delta"]["single_task"], found["delta"].get("lightgbm")
             verdict = f"[{colours[single['verdict']]}]{single['verdict']}[/]"
             above = "" if boosted is None or boosted["mean"] is None else f"{boosted['mean']:+.4f}"
-            table.add_row(model["name"], _spread(found), _delta(single), verdict, above)
+            table.add_row(model["name"], _spread(found), delta_of(single), verdict, above)
         out_console.print(table)
         out_console.print()
     costs = Table(box=None, header_style="bold", pad_edge=False)
@@ -292,24 +277,7 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
 
 def _spread(found: dict[str, Any]) -> str:
     std = "" if found["std"] is None else f" ± {found['std']:.4f}"
-    return f"{_text(found['mean'])}{std}"
-
-
-def _delta(delta: dict[str, Any] | None) -> str:
-    if delta is None or delta["mean"] is None:
-        return ""
-    interval = "" if delta["low"] is None else f" \\[{delta['low']:+.4f}, {delta['high']:+.4f}]"
-    return f"{delta['mean']:+.4f}{interval}"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list):
-        return "–".join(f"{inner:,.0f}" if abs(inner) >= 1_000 else f"{inner:.3f}" for inner in value)
-    if isinstance(value, int) or abs(value) >= 1_000:
-        return f"{value:,.0f}"
-    return f"{value:.4f}"
+    return f"{text_of(found['mean'])}{std}"
 
 
 if __name__ == "__main__":

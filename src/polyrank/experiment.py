@@ -3,40 +3,44 @@
 import datetime
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from polyrank.calibrating import calibrate_run
+from polyrank.candidates import read_parts, run_directory
 from polyrank.config import override
 from polyrank.data.infer import infer_schema
-from polyrank.data.loader import as_batch
-from polyrank.data.prefetch import prefetched
 from polyrank.data.profile import profile
 from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
 from polyrank.datasets import PREFIX, open_data, open_schema
-from polyrank.errors import ConfigError
-from polyrank.evaluation.predict import PRIMARY, joint_places, joint_probabilities, predict
-from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text, writing
+from polyrank.errors import ConfigError, RunError
+from polyrank.evaluation.predict import PRIMARY
+from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text
+from polyrank.fuse import run_search, write_trials
+from polyrank.fusion.calibration import Method
+from polyrank.fusion.formula import Formula, scope_of
+from polyrank.fusion.fusion import Fusion
+from polyrank.fusion.shapes import head_kind
+from polyrank.fusion.store import FILE as FUSION_FILE
+from polyrank.fusion.store import load_fusion, save_fusion
+from polyrank.fusion_report import calibration_html, fusion_html
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
 from polyrank.run_report import run_html
 from polyrank.runs import (
-    EVALUATION_BATCH,
     Prepared,
     begin,
     check_new,
     evaluate_part,
-    load_run,
+    metrics_document,
     per_task_bests,
     prepare,
     train_run,
 )
+from polyrank.scoring import attach, load_scorable, score_to
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 from polyrank.training.history import read_history
@@ -153,6 +157,8 @@ def _run(settings: Settings, prepared: Prepared, out: Path, metrics: dict[str, A
 def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Measure a run on labelled data; what `metrics.json` holds, also written to `out` where given.
 
+    Of a calibrated run, its calibrated predictions are measured.
+
     Raises:
         RunError: the run is damaged.
         DataError: the data does not fit the run's schema; its clock is not needed.
@@ -160,14 +166,18 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
         StorageError: the run's directory, where the data is encoded for as long as this takes, cannot be written.
     """
     progress = progress or Silent()
-    loaded = load_run(run)
+    scorable = load_scorable(run)
+    loaded = scorable.run
     source = open_data(data, HERE)
     _check_out(out, source)
     timeless = replace(loaded.encoders, schema=replace(loaded.schema, time=""))  # the clock only splits data
     with scratch(run) as folder:
         encoded = encode_to(folder / "data", timeless, source, progress)
         prepared = Prepared(loaded.schema, loaded.encoders, {data: encoded})
-        _, document = evaluate_part(loaded.ranker, prepared, loaded.settings, data, progress)
+        table, document = evaluate_part(loaded.ranker, prepared, loaded.settings, data, progress)
+    if scorable.calibration.tasks:
+        predictions = scorable.calibration.apply(scorable.names, table.predictions)
+        document = metrics_document(replace(table, predictions=predictions), data)
     if out is not None:
         write_json(out, document)
     return document
@@ -179,8 +189,9 @@ def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> 
     Columns (float32): `p_<task>` for each task, given its parent where it has one; and for each binary task with a
     parent `joint_<task>`: the probability that it and all its ancestors happen.
 
-    Streams: the next rows are read and encoded while some are predicted; memory does not grow with the data. Labels are
-    not needed, and not read.
+    Predictions are calibrated where the run is, and beside them stands `score` (float64) where a fusion is attached.
+    Streams: the next rows are read and encoded while some are predicted; memory does not grow with the data, unless the
+    fusion looks at whole requests. Labels are not needed, and not read.
 
     Raises:
         RunError: the run is damaged.
@@ -190,30 +201,86 @@ def score(run: Path, data: str, out: Path, progress: Progress | None = None) -> 
     """
     if out.suffix != ".parquet":
         raise ConfigError("scores are written as Parquet", received=str(out), mend="name a file that ends in .parquet")
-    loaded = load_run(run)
+    scorable = load_scorable(run)
     source = open_data(data, HERE)
     _check_out(out, source)
-    loaded.schema.check(source.schema, source.name, labels=False)
-    names = loaded.settings.data.tasks or loaded.schema.task_names
-    tasks = [task for name in names for task in loaded.schema.tasks if task.name == name]
-    joint = [f"joint_{tasks[place].name}" for place in joint_places(tasks)]
-    schema = pa.schema([(name, pa.float32()) for name in [*(f"p_{name}" for name in names), *joint]])
-    rows = 0
-    read = source.batches(loaded.schema.columns(labels=False), coded=True)
-    with (
-        (progress or Silent()).bar(f"scoring {source.name}", source.count_rows()) as bar,
-        writing(out) as temporary,
-        pq.ParquetWriter(temporary, schema) as writer,
-        prefetched(loaded.encoders.encode(chunk, labels=False) for chunk in read) as chunks,
-    ):
-        for chunk in chunks:
-            batch = as_batch(chunk, loaded.schema)
-            predictions = predict(loaded.ranker, batch.parts(EVALUATION_BATCH), len(names))
-            columns = [*predictions.T, *joint_probabilities(tasks, predictions).values()]
-            writer.write_table(pa.table([np.ascontiguousarray(column) for column in columns], schema=schema))
-            rows += batch.rows
-            bar.advance(batch.rows)
-    return rows
+    scorable.run.schema.check(source.schema, source.name, labels=False)
+    return score_to(out, scorable, source, progress or Silent())
+
+
+def calibrate(
+    run: Path,
+    method: Method = "isotonic",
+    negative_rates: Mapping[str, float] | None = None,
+    data: str | None = None,
+    test: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Calibrate a run's predictions: `RUN/calibration.json` and `calibration.html`; what the file holds.
+
+    Raises:
+        PolyrankError: see `calibrating.calibrate_run`.
+    """
+    fitting, judging = (open_data(place, HERE) if place else None for place in (data, test))
+    with locked(run):
+        document = calibrate_run(run, method, negative_rates or {}, fitting, judging, progress or Silent())
+        write_text(run / "calibration.html", calibration_html(document, run.name))
+    return document
+
+
+def fuse_search(
+    config: Path, overrides: Sequence[str], out: Path, *, resume: bool, command: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Search a fusion of a run's predictions; what `search.json` holds.
+
+    Raises:
+        PolyrankError: see the classes of `polyrank.errors`; formulas that were tried are kept.
+    """
+    settings, progress = load_settings(config, overrides), progress or Silent()
+    directory = run_directory(settings.fusion, settings.base)
+    with locked(out):
+        sweep(out)
+        if not resume and (out / "trials.jsonl").exists():
+            raise RunError(
+                "a new search needs a directory of its own",
+                received=f"{out} holds a search",
+                mend="name another --out, or go on with it by --resume",
+            )
+        parts = read_parts(load_scorable(directory), settings, progress)
+        chosen = run_search(settings.fusion, parts, out, progress)
+        document = {
+            **chosen.document,
+            "title": f"Fusion of {directory.name}",
+            "run": str(directory),
+            "command": command,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        save_fusion(chosen.fusion, out)
+        write_trials(chosen.found, out / "trials.parquet")
+        write_json(out / "search.json", document)
+        write_text(out / "report.html", fusion_html(document))
+        return document
+
+
+def fuse_attach(run: Path, fusion: str, request: Sequence[str] = ()) -> Fusion:
+    """Make `score` of `polyrank score RUN` a fusion: one saved in a directory, or a formula as text.
+
+    Raises:
+        RunError: the run or the directory is damaged.
+        ConfigError: the formula is wrong, or does not suit the run.
+    """
+    scorable = load_scorable(run)
+    directory = Path(fusion)
+    if (directory / FUSION_FILE).exists():
+        made = load_fusion(directory)
+        if not request and (directory / "search.json").exists():
+            request = read_json(directory / "search.json")["request"]
+    else:
+        tasks = {task.name: head_kind(task) for task in scorable.run.schema.tasks if task.name in scorable.names}
+        made = Formula.parse(fusion, scope_of(tasks, fusion))
+    with locked(run):
+        attach(run, made, request)
+    return made
 
 
 def compare(

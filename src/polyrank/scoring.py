@@ -17,8 +17,9 @@ from polyrank.data.labels import read_keys
 from polyrank.data.loader import as_batch
 from polyrank.data.prefetch import prefetched
 from polyrank.data.readers import Source
+from polyrank.data.schema import Task
 from polyrank.errors import ConfigError, DataError, RunError
-from polyrank.evaluation.predict import predict
+from polyrank.evaluation.predict import joint_places, joint_probabilities, predict
 from polyrank.evaluation.requests import request_ids
 from polyrank.files import read_json, write_json, writing
 from polyrank.fusion.calibration import Calibration
@@ -56,6 +57,11 @@ class Scorable:
     def names(self) -> tuple[str, ...]:
         """The tasks it predicts."""
         return self.run.settings.data.tasks or self.run.schema.task_names
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The same, as the schema has them."""
+        return tuple(self.run.schema.tasks[self.run.schema.task_names.index(name)] for name in self.names)
 
 
 def load_scorable(directory: Path) -> Scorable:
@@ -103,7 +109,7 @@ def attach(directory: Path, fusion: Fusion, request: Sequence[str]) -> None:
 
 
 def score_to(out: Path, scorable: Scorable, source: Source, progress: Progress) -> int:
-    """Write `p_<task>` (float32) and, of an attached fusion, `score` (float64) of every row, in input order.
+    """Write `p_<task>`, `joint_<task>` (float32) and, of an attached fusion, `score` (float64), in input order.
 
     Streams. Only a fusion that looks at whole requests holds what it reads of all rows in memory, 8 bytes a value.
 
@@ -112,7 +118,10 @@ def score_to(out: Path, scorable: Scorable, source: Source, progress: Progress) 
         StorageError: `out` cannot be written.
     """
     attached, names = scorable.attached, scorable.names
-    fields = [(f"p_{name}", pa.float32()) for name in names] + [("score", pa.float64())] * (attached is not None)
+    tasks = scorable.tasks
+    joint = [f"joint_{tasks[place].name}" for place in joint_places(tasks)]
+    fields = [(name, pa.float32()) for name in [*(f"p_{name}" for name in names), *joint]]
+    fields += [("score", pa.float64())] * (attached is not None)
     schema, rows = pa.schema(fields), 0
     context = () if attached is None else attached.fusion.context
     request = attached.request if attached is not None and attached.fusion.within_request else ()
@@ -192,9 +201,10 @@ def keys_of(chunk: pa.RecordBatch, columns: Sequence[str]) -> np.ndarray:
 def _table(
     scorable: Scorable, schema: pa.Schema, predicted: np.ndarray, context: dict[str, np.ndarray], requests: np.ndarray
 ) -> pa.Table:
-    columns = [np.ascontiguousarray(column) for column in predicted.T]
+    joint = joint_probabilities(scorable.tasks, predicted).values()
+    columns = [np.ascontiguousarray(column) for column in [*predicted.T, *joint]]
     if scorable.attached is not None:
-        heads = dict(zip(scorable.names, columns, strict=True))
+        heads = dict(zip(scorable.names, columns, strict=False))
         of = requests if requests.ndim == 1 else None
         columns.append(scorable.attached.fusion.score({**heads, **context}, of))
     return pa.table(columns, schema=schema)

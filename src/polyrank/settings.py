@@ -12,6 +12,7 @@ from polyrank.balancing.balancer import BALANCERS
 from polyrank.data.leaves import LeavesConfig
 from polyrank.datasets import absolute
 from polyrank.errors import ConfigError
+from polyrank.fusion.config import FusionConfig
 from polyrank.models.ranker import ARCHITECTURES, RankerConfig
 from polyrank.spaces import SpaceConfig
 from polyrank.training.loop import TrainConfig
@@ -95,6 +96,7 @@ class Settings:
     train: TrainConfig
     compare: CompareConfig
     base: Path
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
     balancers: Mapping[str, Any] = field(default_factory=dict)
 
@@ -158,6 +160,7 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         "balance": BalanceConfig,
         "train": TrainConfig,
         "compare": CompareConfig,
+        "fusion": FusionConfig,
     }
     for name, section in table.items():
         if name not in sections:
@@ -194,6 +197,7 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         config.build(TrainConfig, parts["train"], "train"),
         config.build(CompareConfig, parts["compare"], "compare"),
         base,
+        config.build(FusionConfig, parts["fusion"], "fusion"),
         options,
         balancers,
     )

@@ -1,6 +1,5 @@
 """`[fusion]`: what is fused, what is wanted of the list, and how it is searched."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -20,7 +19,8 @@ class FusionConfig:
         run: the run directory whose predictions are fused (relative to the config's file, or absolute).
         formula: a preset's name, or an expression over task names, context columns and `parameters`.
         heads: the tasks that a preset fuses; all tasks of the run where empty. Behaviours are the same tasks' labels.
-        negative: those of them that speak against a candidate (hate, report); they are no goal of their own.
+        negative: those of them that speak against a candidate (hate, report). Their behaviour is that they do not
+            happen: `no hate`, which counts in the composite only where [fusion.judge] weights says so.
         context: the column of a preset's context term (a video's length, a price).
         parameters: of an expression: what is searched, by name: `w_like = {value = 1, low = 0.01, high = 100}`.
         current: the formula in production: searches start from it, and everything is compared with it.
@@ -39,7 +39,7 @@ class FusionConfig:
     heads: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     context: str = ""
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
     current: str = ""
     request: tuple[str, ...] = ()
     smallest: Annotated[int, Ge(1)] = 2

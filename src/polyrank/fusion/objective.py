@@ -45,6 +45,7 @@ class Objective:
 
     Attributes:
         order: `[N]` the rows' permutation that puts requests together; what is measured is in this order.
+        behaviours: those that count in the composite: the goals of a search for several at once.
 
     Raises:
         DataError: the goal is undefined: no request has rows that differ.
@@ -60,7 +61,9 @@ class Objective:
         self._labels = {
             name: np.ascontiguousarray(labels[self.order], np.float64) for name, labels in data.labels.items()
         }
-        self._numeric, self._weights = data.numeric, composite_weights(data, config)
+        self._numeric = data.numeric
+        self._weights = {name: weight for name, weight in composite_weights(data, config).items() if weight > 0}
+        self.behaviours = list(self._weights)
         self._ones, reward = np.ones(len(requests)), data.reward[self.order]
         self._pairs = float((np.diff(self._starts).astype(np.float64) ** 2).sum())
         if goal == "ndcg":
@@ -96,8 +99,8 @@ class Objective:
         elif self.goal == "mtf_gauc":
             value = kernels.mean_auc(scores, order, self._starts, self._valid, self._mass)
         else:
-            counted = {name: weight for name, weight in self._weights.items() if weight > 0}
-            value = sum(weight * behaviours[name] for name, weight in counted.items()) / sum(counted.values())
+            total = sum(self._weights.values())
+            value = sum(weight * behaviours[name] for name, weight in self._weights.items()) / total
         return Measured(float(value), behaviours)
 
     def _xauc(self, scores: Floats, labels: Floats) -> float:

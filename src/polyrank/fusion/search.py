@@ -41,8 +41,8 @@ class SearchConfig:
     """`[fusion.search]`: how weights are searched.
 
     Attributes:
-        method: one goal: `grid`, `random`, `sobol` (evenly spread), `tpe`, `cmaes`; each behaviour a goal of its own:
-            `nsga2`, `motpe`, of whose Pareto front the formula that is best on the goal is chosen.
+        method: one goal: `grid`, `random`, `sobol` (evenly spread), `tpe`, `cmaes`; a goal for each behaviour that
+            counts: `nsga2`, `motpe`, of whose Pareto front the formula that is best on the one goal is chosen.
         trials: formulas tried, with those the search starts from. Optuna's guidance: 100 to 1,000 for tpe, 1,000 to
             10,000 for cmaes, 100 to 10,000 for nsga2.
         goal: `composite` (Σ_b v_b GAUC_b, v in [fusion.judge] weights), `ndcg` (of the reward, at [fusion.judge] k) or
@@ -166,7 +166,7 @@ def search(
         now = problem.formula(current, data).behaviours
         floors = {name: (1 - config.epsilon) * value for name, value in now.items() if math.isfinite(value)}
     starts = seeds(template, data, current)
-    behaviours = list(data.labels)
+    behaviours = objective.behaviours
 
     def measured(parameters: Values, origin: str) -> Trial:
         found = problem(parameters)
@@ -229,6 +229,7 @@ class _Loop:
         for values in (*self._starts.values(), *grid):
             study.enqueue_trial(values)
         trials: list[Trial] = []
+        best = -math.inf
         origins, budget = list(self._starts), len(self._starts) + len(grid) if grid else self._config.trials
         with ThreadPoolExecutor(self._config.jobs or min(8, os.cpu_count() or 1)) as pool:
             while len(trials) < budget:
@@ -249,7 +250,9 @@ class _Loop:
                 for trial, result in zip(asked, [*(Trial(**record) for record in known), *fresh], strict=True):
                     self._tell(study, trial, result)
                     trials.append(result)
-                self._bar.advance(size, f"best {max(_goal(t) for t in trials):.4f}")
+                now = max(map(_goal, trials))
+                self._bar.advance(size, f"best {now:.4f}" if now > best or len(trials) == budget else "")
+                best = now
         return trials
 
     def _tell(self, study: "optuna.Study", trial: "optuna.Trial", result: Trial) -> None:

@@ -1,0 +1,149 @@
+"""`polyrank fuse …` and `polyrank calibrate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from polyrank.options import (
+    Config,
+    Resume,
+    RunDirectory,
+    Sets,
+    check_config,
+    command_line,
+    delta_of,
+    out_console,
+    text_of,
+)
+from polyrank.progress import Terminal
+
+fuse_app = typer.Typer(no_args_is_help=True, help="From several predictions to one ranking: search, attach.")
+
+
+def calibrate(
+    run: RunDirectory,
+    method: Annotated[
+        str, typer.Option(help="isotonic, platt, temperature, beta; none corrects down-sampling alone.")
+    ] = "isotonic",
+    negative_rate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=SHARE", help="The share of its negatives that training kept. May be repeated."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Fit on this data; the run's validation data where not given.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Show it on this data; the run's test data where not given.")] = None,
+) -> None:
+    """Make predictions mean what they say: fitted on validation data, applied by score and fuse from then on."""
+    from polyrank import experiment
+
+    document = experiment.calibrate(run, _method(method), _rates(negative_rate or []), data, test, progress=Terminal())
+    _print_calibration(document)
+    out_console.print(f"\nreport: {(run / 'calibration.html').resolve()}", markup=False, soft_wrap=True)
+
+
+@fuse_app.command()
+def search(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Where to write fusion.json, the trials and report.html.")],
+    set_: Sets = None,
+    resume: Resume = False,
+) -> None:
+    """Search the weights of a formula: chosen on validation data, reported on test data.
+
+    The config's section [bold]fusion[/] names the run and the formula: [bold]run = "runs/ple"[/],
+    [bold]formula = "log_sum"[/] (or ple, weighted_sum, product_plus, ensemble_sort, ecommerce, or an expression).
+    """
+    check_config(config, set_)
+    from polyrank import experiment
+
+    found = experiment.fuse_search(config, set_ or [], out, resume=resume, command=command_line(), progress=Terminal())
+    _print_fusion(found)
+    advice = f"report: {(out / 'report.html').resolve()}\nattach it: polyrank fuse attach {found['run']} {out}"
+    out_console.print(f"\n{advice}", markup=False, soft_wrap=True)
+
+
+@fuse_app.command()
+def attach(
+    run: RunDirectory,
+    fusion: Annotated[str, typer.Argument(help="A directory of fuse search or learn, or a formula in quotes.")],
+    request: Annotated[
+        list[str] | None, typer.Option(help="A column that names a request, where ranks matter. May be repeated.")
+    ] = None,
+) -> None:
+    """Make a fusion the score of polyrank score RUN."""
+    from polyrank import experiment
+
+    made = experiment.fuse_attach(run, fusion, request or [])
+    out_console.print(f"{run} is scored by {made.kind}: {', '.join(made.heads)}", markup=False, soft_wrap=True)
+
+
+def _method(name: str) -> Any:
+    from polyrank.config import nearest
+    from polyrank.errors import ConfigError
+    from polyrank.fusion.calibration import METHODS
+
+    if name not in (*METHODS, "none"):
+        raise ConfigError("--method must be known", received=name, mend=nearest(name, [*METHODS, "none"]))
+    return name
+
+
+def _rates(assignments: list[str]) -> dict[str, float]:
+    from polyrank.errors import ConfigError
+
+    rates = {}
+    for assignment in assignments:
+        task, _, text = assignment.partition("=")
+        try:
+            rates[task] = float(text)
+        except ValueError:
+            raise ConfigError(
+                "--negative-rate takes TASK=SHARE", received=assignment, mend="for instance --negative-rate click=0.1"
+            ) from None
+    return rates
+
+
+def _print_calibration(document: dict[str, Any]) -> None:
+    for part, found in document["shown"].items():
+        title = f"{found['data']}, {'other rows' if part == 'judged' else 'the rows it was fitted on'}"
+        table = Table(title=escape(title), title_justify="left", box=None, header_style="bold", pad_edge=False)
+        for heading in ("task", "rows", "ECE before", "after", "AUC before", "after"):
+            table.add_column(heading, justify="left" if heading == "task" else "right")
+        for task, entry in found["tasks"].items():
+            numbers = [entry[when][key] for key in ("ece", "auc") for when in ("before", "after")]
+            table.add_row(escape(task), f"{entry['rows']:,}", *("–" if n is None else f"{n:.5f}" for n in numbers))
+        out_console.print(table)
+
+
+def _print_fusion(document: dict[str, Any]) -> None:
+    colours = {"gain": "green", "loss": "red", "tie": "dim"}
+    judged = document["judged"]
+    table = Table(
+        title=f"on test rows, Δ against the {escape(document['reference'])}",
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
+    for heading in ("order", "composite", "Δ", "verdict", "reward NDCG", "MTF-GAUC"):
+        table.add_column(
+            heading, justify="left" if heading in ("order", "verdict") else "right", no_wrap=heading == "Δ"
+        )
+    for ranking in judged["rankings"]:
+        value, ndcg, mtf = (
+            text_of(ranking["metrics"].get(metric, {}).get(of, {}).get("value"))
+            for metric, of in (("composite", "gauc"), ("ndcg", "reward"), ("mtf_gauc", "reward"))
+        )
+        delta = ranking["against"].get("composite", {}).get("gauc") or {}
+        verdict = f"[{colours[delta['verdict']]}]{delta['verdict']}[/]" if delta.get("verdict") else ""
+        style = "dim" if ranking["corner"] else ""
+        table.add_row(escape(ranking["name"]), value, delta_of(delta or None), verdict, ndcg, mtf, style=style)
+    out_console.print(table)
+    out_console.print()
+    for name, text in document["formulas"].items():
+        out_console.print(f"{name}: {text}", markup=False, soft_wrap=True)
+    for note in document["notes"]:
+        out_console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
