@@ -361,7 +361,7 @@ class TestScore:
         encoded = run.encoders.encode(table.combine_chunks().to_batches()[0], labels=False)
         whole = predict(run.ranker, [as_batch(encoded, run.schema)], 3)
         monkeypatch.setattr("polyrank.data.readers.Source.batches.__defaults__", (chunk,))
-        monkeypatch.setattr("polyrank.experiment.EVALUATION_BATCH", batch)
+        monkeypatch.setattr("polyrank.scoring.EVALUATION_BATCH", batch)
         scores = scores_of(trained[0], tmp_path / "log.parquet", tmp_path / "s.parquet")
         for column, expected in zip(scores.columns[:3], whole.T, strict=True):
             np.testing.assert_allclose(column.to_numpy(), expected, rtol=1e-5)
