@@ -16,6 +16,7 @@ SCRIPTS = (
     "fusion_search.py",
     "calibration.py",
     "census.py",
+    "claims.py",
     "large_file.py",
     "peers.py",
 )

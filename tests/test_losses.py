@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from polyrank.losses import LOSSES, binary_cross_entropy, masked_mean, row_losses, smoothed, squared_error
+from polyrank.losses import (
+    LOSSES,
+    binary_cross_entropy,
+    masked_mean,
+    poisson_deviance,
+    row_losses,
+    smoothed,
+    squared_error,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +67,29 @@ class TestElementwise:
         binary_cross_entropy(z, y).sum().backward()
         torch.testing.assert_close(z.grad, torch.sigmoid(z.detach()) - y)
 
-    def test_a_task_kind_has_a_loss(self):
-        assert set(LOSSES) == {"binary", "regression"}
+    def test_poisson_deviance_by_hand(self):
+        # e^z − yz + ln y! is 1.712318 at y = 3, z = ln 2, and 3 − 3 ln 3 + ln 6 at μ = y.
+        found = poisson_deviance(torch.tensor([math.log(2), math.log(3), 0.5]), torch.tensor([3.0, 3.0, 0.0]))
+        assert found.tolist() == pytest.approx([1.712318 - 1.495923, 0.0, math.exp(0.5)], abs=1e-6)
+
+    def test_poisson_deviance_has_the_gradient_of_the_likelihood_and_is_never_negative(self):
+        z = (torch.randn(200) * 3).requires_grad_()
+        y = torch.randint(0, 9, (200,)).float()
+        loss = poisson_deviance(z, y)
+        loss.sum().backward()
+        torch.testing.assert_close(z.grad, torch.exp(z.detach()) - y)
+        assert (loss > -1e-5).all()
+
+    @pytest.mark.parametrize(("logit", "slope"), [(1e4, 0.0), (-1e4, -3.0)])
+    def test_extreme_rates_stay_finite(self, logit, slope):
+        z = torch.tensor([logit], requires_grad=True)
+        loss = poisson_deviance(z, torch.tensor([3.0]))
+        loss.sum().backward()
+        assert torch.isfinite(loss).all()
+        assert z.grad.item() == slope
+
+    def test_a_task_kind_of_one_logit_has_a_loss(self):
+        assert set(LOSSES) == {"binary", "regression", "count"}
 
 
 class TestMaskedMean:
@@ -103,7 +132,9 @@ class TestTaskLosses:
                 mass += w
             assert found[task].item() == pytest.approx(total / mass, rel=1e-5)
 
-    @pytest.mark.parametrize("kinds", [("binary", "binary"), ("regression", "regression"), KINDS, KINDS[::-1]])
+    @pytest.mark.parametrize(
+        "kinds", [("binary", "binary"), ("regression", "regression"), KINDS, KINDS[::-1], ("count", "binary")]
+    )
     def test_every_task_gets_its_own_loss(self, kinds):
         logits, targets, where, _ = drawn()
         targets = (targets > 0).float()

@@ -22,7 +22,8 @@ from polyrank.errors import ConfigError, DataError, PolyrankError, RunError, Sto
 from polyrank.experiment import train, train_settings
 from polyrank.files import locked
 from polyrank.progress import Silent
-from polyrank.runs import build_ranker, evaluate_part, load_run, open_parts, prepare, train_run
+from polyrank.rankers import build_ranker
+from polyrank.runs import evaluate_part, load_run, open_parts, prepare, train_run
 from polyrank.settings import Settings, parse_settings
 from polyrank.training import loop
 from polyrank.training.checkpoint import load_checkpoint
@@ -632,9 +633,9 @@ def test_a_ranker_is_for_the_tasks_of_the_config(configure: Configure, tmp_path:
     settings = configure(data={"tasks": ["watch", "click"]})
     prepared = prepare(settings, tmp_path / "run", Silent(), test=False)
 
-    ranker = build_ranker(prepared.schema, prepared.encoders, settings)
+    ranker = build_ranker(prepared.schema, prepared.encoders, settings, tmp_path / "run")
 
-    assert ranker.kinds == ["regression", "binary"]
+    assert ranker.heads.kinds == ["regression", "binary"]
     watch = prepared.encoders.statistics[2]
     assert ranker.heads.mean.tolist() == pytest.approx([watch.mean, 0.0])
     assert ranker.heads.std.tolist() == pytest.approx([watch.std, 1.0])

@@ -130,7 +130,7 @@ def test_what_a_run_saves_is_what_it_used() -> None:
     table = parse_settings(RICH, Path()).table(run=True)
 
     assert set(table) == {"data", "model", "space", "balance", "train"}
-    parts = {"sequence", "number", "feature_gate", "ensemble", "cross"}
+    parts = {"sequence", "number", "feature_gate", "ensemble", "cross", "heads", "extension"}
     assert {key for key, value in table["model"].items() if isinstance(value, dict)} == {"cgc"} | parts
     assert {key for key, value in table["balance"].items() if isinstance(value, dict)} == {"static"}
 

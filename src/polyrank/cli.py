@@ -1,5 +1,6 @@
 """The command line: arguments → one verb; prints; exit codes (0 done, 1 failed, 2 wrong usage or bad input)."""
 
+import json
 import sys
 import traceback
 from importlib.metadata import version
@@ -114,12 +115,31 @@ def train(
     out: Annotated[Path, typer.Option(help="The run directory to make.")],
     set_: Sets = None,
     resume: Resume = False,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Add the schema's further tasks to the model of this finished run: its vocabularies, embeddings, "
+            "experts and towers are taken over.",
+        ),
+    ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze", metavar="", help="With --warm-start: train the new tasks alone; the old ones keep every bit."
+        ),
+    ] = False,
 ) -> None:
     """Train one ranker; its best checkpoint, history, metrics and report.html are in the run directory."""
-    check_config(config, set_)
+    sets = list(set_ or [])
+    if warm_start is not None:
+        sets.append(f"train.warm_start={json.dumps(str(warm_start.absolute()), ensure_ascii=False)}")
+    if freeze:
+        sets.append("train.freeze=shared")
+    check_config(config, sets)
     from polyrank import experiment
 
-    document = experiment.train(config, set_ or [], out, resume=resume, progress=Terminal())
+    document = experiment.train(config, sets, out, resume=resume, progress=Terminal())
     _print_metrics(document)
     out_console.print(f"\nrun: {out}\nreport: {(out / 'report.html').resolve()}", markup=False, soft_wrap=True)
 

@@ -1,5 +1,7 @@
 """Task losses as pure functions of logits and targets. B rows, T tasks.
 
+Here are those of one logit a task; heads of several (`polyrank.heads`) bring their own.
+
 Formula (1) of the field is L = Σ_k w_k L_k. Here are the L_k, each the mean over the rows of task k's own sample space
 on which its label is present (the joint training of PLE, Tang et al., RecSys 2020, section 4.3); the w_k are a
 balancer's.
@@ -14,6 +16,8 @@ from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+HIGHEST_LOG_RATE = 15.0  # e^15 is 3 million
+
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """ℓ = −y·log σ(z) − (1 − y)·log(1 − σ(z)), elementwise, from the logit z (never from a probability)."""
@@ -25,7 +29,20 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square()
 
 
-LOSSES: Mapping[str, Loss] = MappingProxyType({"binary": binary_cross_entropy, "regression": squared_error})
+def poisson_deviance(log_rates: Tensor, targets: Tensor) -> Tensor:
+    """ℓ = μ − y + y·ln(y / μ), μ = e^z, elementwise: half the unit deviance of a Poisson rate, y ≥ 0.
+
+    That is the negative log-likelihood e^z − y·z + ln y! less what it is at μ = y: the same gradient e^z − y, but never
+    negative. z counts as 15 above 15, so that e^z stays finite; there the gradient is 0.
+    """
+    z = log_rates.clamp(max=HIGHEST_LOG_RATE)
+    loss: Tensor = torch.exp(z) - targets * (1.0 + z) + torch.special.xlogy(targets, targets)
+    return loss
+
+
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {"binary": binary_cross_entropy, "regression": squared_error, "count": poisson_deviance}
+)
 
 
 def smoothed(labels: Tensor, kinds: Sequence[str], epsilon: float) -> Tensor:
@@ -45,7 +62,7 @@ def masked_mean(values: Tensor, where: Tensor, weights: Tensor | None = None) ->
         weights: `[B, T]` w ≥ 0; None for 1.
 
     Returns:
-        `[T]`.
+        `[T]`; a task without a row gives 0 and no gradient.
     """
     counting = where.to(values.dtype) if weights is None else where * weights
     total = counting.sum(dim=0)

@@ -28,6 +28,9 @@ METRICS: Final = {
     "ece": "ECE",
     "mae": "MAE",
     "rmse": "RMSE",
+    "xgauc": "XAUC within groups",
+    "mean_ratio": "Mean prediction / mean label",
+    "poisson_deviance": "Poisson deviance",
 }
 _MINUS: Final = "\u2212"
 

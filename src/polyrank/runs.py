@@ -33,13 +33,15 @@ from polyrank.datasets import open_data, open_schema
 from polyrank.errors import ConfigError, RunError
 from polyrank.evaluation.predict import ScoreTable, joint_metrics, score_table, task_metrics
 from polyrank.files import read_json, scratch, sha256_text, write_json
-from polyrank.models.ranker import Ranker, resolve_space
+from polyrank.models.ranker import Ranker
 from polyrank.nn.embeddings import kernels
 from polyrank.progress import Progress
+from polyrank.rankers import build_ranker
 from polyrank.settings import Settings, load_settings
 from polyrank.training.checkpoint import load_checkpoint
 from polyrank.training.loop import Trainer, TrainResult
 from polyrank.training.precision import resolve
+from polyrank.warm_start import OldRun
 
 EVALUATION_BATCH = 8_192
 # What a resumed run may have otherwise: places (the data itself is compared), and what changes no result but its bits.
@@ -84,11 +86,16 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
     schema = open_schema(settings.data.schema, settings.base)
     _check_tasks(schema, settings)
     _check_config(directory / "config.toml", settings)
+    old = _old_run(settings)
+    if old is not None:
+        old.check(settings, schema)
     sources = open_parts(settings, schema, test=test)
     made_from = {"schema": sha256_text(repr(config.to_table(schema)))}
     if settings.data.leaves.trees:
         made_from["data.leaves"] = sha256_text(repr(settings.data.leaves))
     made_from |= {f"{name} data": source.fingerprint for name, source in sources.items()}
+    if old is not None:
+        made_from["the old run's encoders"] = old.encoders.digest
     stamp = directory / "encoders/fitted_on.json"
     before = read_json(stamp) if stamp.exists() else {}
     if before == made_from:
@@ -108,7 +115,7 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
                     f"leak guard: {leak.feature!r} alone predicts {leak.task!r} with AUC {leak.auc:.4f}: "
                     "is it known before the label? Otherwise remove it from the schema."
                 )
-        encoders = Encoders.fit(schema, sources["train"], progress)
+        encoders = (old.fit if old is not None else Encoders.fit)(schema, sources["train"], progress)
         if settings.data.leaves.trees:
             encoders = with_leaves(encoders, sources["train"], settings, directory, progress)
         encoders.save(directory / "encoders")
@@ -148,6 +155,9 @@ def begin(directory: Path, settings: Settings, schema: Schema, progress: Progres
     threads, precision = settings.train.threads or torch.get_num_threads(), resolve(settings.train.precision)
     environment = _environment(directory, threads, precision, progress)
     save_schema(schema, directory / "schema.toml")
+    old = _old_run(settings)
+    if old is not None:
+        old.note(directory)
     config.write_toml(saved, settings.table(run=True))
     write_json(directory / "environment.json", environment)
 
@@ -174,7 +184,10 @@ def train_run(
         torch.set_num_threads(settings.train.threads)
     torch.manual_seed(settings.train.seed)
     names = settings.data.tasks or prepared.schema.task_names
-    ranker = build_ranker(prepared.schema, prepared.encoders, settings)
+    ranker = build_ranker(prepared.schema, prepared.encoders, settings, directory)
+    old = _old_run(settings)
+    if old is not None:
+        ranker.base.load_state_dict(old.weights())
     balancer = _build_balancer(names, settings)
     train, valid = (
         Loader(prepared.schema, prepared.parts[part], size, settings.train.seed, settings.data.tasks)
@@ -186,24 +199,9 @@ def train_run(
     return ranker, result
 
 
-def build_ranker(schema: Schema, encoders: Encoders, settings: Settings) -> Ranker:
-    """A fresh ranker for the experiment's tasks.
-
-    Raises:
-        ConfigError: the architecture cannot take these tasks.
-    """
-    names = settings.data.tasks or schema.task_names
-    positions = [schema.task_names.index(name) for name in names]
-    tasks = [schema.tasks[p] for p in positions]
-    statistics = [encoders.statistics[p] for p in positions]
-    architecture = settings.model.architecture
-    try:
-        space = resolve_space(settings.space, architecture)
-        return Ranker(tasks, statistics, encoders.layout, settings.model, settings.options[architecture], space)
-    except ValueError as error:
-        raise ConfigError(
-            f"model.architecture {architecture!r} must suit the data", received=str(error), mend="change one of them"
-        ) from error
+def _old_run(settings: Settings) -> OldRun | None:
+    place = settings.train.warm_start
+    return OldRun.open(settings.base / place) if place else None
 
 
 def _build_balancer(tasks: Sequence[str], settings: Settings) -> Balancer:
@@ -278,7 +276,7 @@ def load_run(directory: Path) -> Run:
     settings = load_settings(directory / "config.toml")
     schema = load_schema(directory / "schema.toml")
     encoders = Encoders.load(directory / "encoders", schema)
-    ranker = build_ranker(schema, encoders, settings)
+    ranker = build_ranker(schema, encoders, settings, directory)
     state = load_checkpoint(directory / "checkpoints/best.safetensors")["model"]
     try:
         ranker.load_state_dict(state)

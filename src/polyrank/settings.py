@@ -135,7 +135,8 @@ class Settings:
         if not run:
             return table | {"compare": config.to_table(self.compare)}
         places = {key: absolute(table["data"][key], self.base) for key in ("schema", "train", "valid", "test")}
-        return table | {"data": table["data"] | places}
+        warm = absolute(self.train.warm_start, self.base)
+        return table | {"data": table["data"] | places, "train": table["train"] | {"warm_start": warm}}
 
 
 def load_settings(path: Path, overrides: Iterable[str] = ()) -> Settings:
@@ -214,6 +215,12 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         if len(set(chosen)) < len(chosen):
             received = ", ".join(map(str, chosen))
             raise ConfigError(f"compare.{key} must name each once", received=received, mend="remove the repetition")
+    if settings.train.freeze != "none" and not settings.train.warm_start:
+        raise ConfigError(
+            "train.freeze keeps what train.warm_start brings",
+            received=f"train.freeze = {settings.train.freeze!r} without train.warm_start",
+            mend="name the old run, or remove train.freeze",
+        )
     if "single_task" in settings.compare.architectures:
         raise ConfigError(
             "compare.architectures are multi-task models; single-task ones are always trained beside them",

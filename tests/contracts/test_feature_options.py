@@ -83,7 +83,7 @@ def batch_of(ranker, rows=ROWS, seed=0):
     click = rng.random(rows) < 0.5
     labels = np.stack([click, np.where(click, rng.random(rows) < 0.5, np.nan)], axis=1).astype(np.float32)
     dense, none = rng.normal(size=(rows, 1)).astype(np.float32), np.zeros((rows, 0), np.float32)
-    tasks = range(len(ranker.kinds))
+    tasks = range(len(ranker.heads.kinds))
     return as_batch(Encoded(ids, dense, labels, none, np.zeros(0, np.int64)), SCHEMA, tasks)
 
 
@@ -120,7 +120,7 @@ def test_rows_do_not_see_each_other(name, option):
     ranker = ranker_of(option, name).eval()
     batch = batch_of(ranker)
     whole, order = ranker.predict(batch), torch.randperm(ROWS)
-    assert whole.shape == (ROWS, len(ranker.kinds))
+    assert whole.shape == (ROWS, len(ranker.heads.kinds))
     torch.testing.assert_close(ranker.predict(selected(batch, order)), whole[order], rtol=0, atol=1e-5)
     for row in (0, 1):
         torch.testing.assert_close(ranker.predict(selected(batch, [row])), whole[row : row + 1], rtol=0, atol=1e-5)

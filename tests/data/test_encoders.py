@@ -352,6 +352,28 @@ def test_statistics_are_of_the_sample_space() -> None:
     assert (watch.rows, watch.mean, watch.std) == (2, 4, 2)
 
 
+def test_a_duration_s_distribution_is_of_the_sample_space_and_by_the_bins_of_the_encoder() -> None:
+    rng = np.random.default_rng(0)
+    length = np.where(rng.random(900) < 0.2, NAN, rng.integers(1, 9, 900) * 10.0)
+    click = rng.integers(0, 2, 900)
+    watch = np.where(click, np.nan_to_num(length) + rng.random(900), 1e6).astype(np.float32)
+    encoders = _fit(
+        [Feature("length", "number", bins=4)],
+        {"length": length, "click": click, "watch": watch},
+        [Task("click", "binary"), Task("watch", "duration", given="click", head="d2q", item_duration="length")],
+    )
+
+    click_, watch_ = encoders.statistics
+    assert (click_.quantiles, click_.grouped) == ((), ())
+    assert watch_.quantiles[0] == watch[click == 1].min()
+    assert watch_.quantiles[-1] == watch[click == 1].max()
+    bins = encoders.encode(pa.RecordBatch.from_pydict({"length": length}), labels=False).ids[:, 0]
+    assert len(watch_.grouped) == encoders.layout.tables["length"] > 3
+    for group, quantiles in enumerate(watch_.grouped):
+        inside = watch[(bins == group) & (click == 1)]
+        assert (quantiles[0], quantiles[-1]) == (inside.min(), inside.max())
+
+
 @pytest.mark.parametrize(
     ("tasks", "columns", "message"),
     [
@@ -359,6 +381,8 @@ def test_statistics_are_of_the_sample_space() -> None:
         ([Y], {"y": pa.nulls(3)}, r"at least one training row[\s\S]*every label in 'y' is missing"),
         ([Task("y", "binary", positive="yse")], {"y": ["yes", "no", "no"]}, "all 3 labels in 'y' are 0"),
         ([Task("y", "regression")], {"y": [0.1] * 3}, "different values"),
+        ([Task("y", "duration")], {"y": [0.0] * 3}, "different values"),
+        ([Task("y", "count")], {"y": [0, 0, None]}, "different values"),
         ([Y, Task("z", "binary", given="y")], {"y": [0, 1, None], "z": [1, None, 1]}, "among the rows with y = 1"),
         ([Y, Task("z", "binary", given="y")], {"y": [0, 1, 1], "z": [0, 1, 1]}, "both classes .* with y = 1"),
         ([Task("y", "binary", weight="w")], {"y": [0, 1, 1], "w": [1, 0, 0]}, "both classes"),

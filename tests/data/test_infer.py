@@ -141,7 +141,7 @@ def test_what_is_left_out_says_why(feed, tmp_path):
 
 def test_outcomes_that_are_not_sure_are_commented_out(feed, shop, tmp_path):
     text, _ = infer(feed, tmp_path)
-    assert '# [[tasks]]\n# name = "play_time_ms"\n# kind = "regression"' in text
+    assert '# [[tasks]]\n# name = "play_time_ms"\n# kind = "duration"' in text
     assert 'every label seen is 0\n# [[tasks]]\n# name = "hate"\n# column = "is_hate"' in text
     text, _ = infer(shop, tmp_path)
     assert '# [[tasks]]\n# name = "revenue"\n# kind = "regression"' in text
@@ -393,3 +393,25 @@ def test_a_group_without_a_user_falls_back_and_a_row_key_is_no_group(tmp_path):
 def test_data_without_rows_or_columns_to_read_is_refused():
     with pytest.raises(DataError, match="at least one row"):
         infer_schema(table_source("empty", pa.table({"x": pa.array([], pa.int64())}), "0"))
+
+
+def test_counts_and_durations_by_name_and_values(tmp_path):
+    g = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "video_id": g.integers(0, 50, ROWS),
+            "is_click": g.integers(0, 2, ROWS),
+            "comments": g.poisson(0.4, ROWS),
+            "comment_cnt": g.poisson(9.0, ROWS),  # of the video: a statistic of what was done before
+            "dwell": g.exponential(9.0, ROWS),
+            "watch_ratio": g.random(ROWS),
+            "rating": g.integers(1, 6, ROWS),
+            "stay_time_ms": g.integers(-1, 90, ROWS),  # -1 for unknown: no duration
+        }
+    )
+    text, path = infer(table, tmp_path)
+    for name, kind in [("comments", "count"), ("dwell", "duration"), ("rating", "regression")]:
+        assert f'# name = "{name}"\n# kind = "{kind}"' in text
+    assert '# name = "watch_ratio"\n# kind = "regression"' in text
+    assert '# name = "stay_time_ms"\n# kind = "regression"' in text
+    assert "comment_cnt" in [feature.name for feature in load_schema(path).features]

@@ -57,6 +57,11 @@ def test_above_is_for_binary_tasks_without_positive(task: Task) -> None:
         _labels(task, [1])
 
 
+def test_counts_and_durations() -> None:
+    np.testing.assert_array_equal(_labels(Task("y", "count"), [0, None, 7]), [0, NAN, 7])
+    np.testing.assert_array_equal(_labels(Task("y", "duration"), [0.0, NAN, 2.5]), [0, NAN, 2.5])
+
+
 @pytest.mark.parametrize(
     ("task", "column", "message"),
     [
@@ -65,6 +70,10 @@ def test_above_is_for_binary_tasks_without_positive(task: Task) -> None:
         (Y, [np.inf], "must be 0 or 1"),
         (Task("y", "regression"), [1.0, -np.inf], "must be a finite float32"),
         (Task("y", "regression"), [1e39], "must be a finite float32"),
+        (Task("y", "count"), [3.0, None, -1.0], r"must be a finite float32, 0 or more[\s\S]*set kind = 'regression'"),
+        (Task("y", "count"), [3.0, None, 2.5], r"must be a whole number[\s\S]*2\.5"),
+        (Task("y", "duration"), [0.0, -0.5], "0 or more"),
+        (Task("y", "duration"), [np.inf], "must be a finite float32"),
         (Task("y", "binary", positive="yes"), [1, 0], "positive must be a value of its column"),
         (Task("y", "binary", positive=1.5), [1, 0], "positive must be a value of its column"),
     ],

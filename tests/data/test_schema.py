@@ -118,6 +118,14 @@ def test_positive_is_for_binary_tasks() -> None:
         Schema((A,), (Task("y", "regression", positive=0),))
 
 
+def test_a_duration_s_keys_survive_a_file(tmp_path: Path) -> None:
+    tasks = (Task("t", "duration", head="d2q", item_duration="length"), Task("u", "duration"), Task("n", "count"))
+    schema = Schema((A, Feature("length", "number")), tasks)
+    save_schema(schema, tmp_path / "schema.toml")
+
+    assert load_schema(tmp_path / "schema.toml") == schema
+
+
 @pytest.mark.parametrize("name", ["../../x", "a/b", ".hidden", "..", "two words", "a\n", "a\x00", "a:b", 'a"', "c\\d"])
 def test_names_of_tasks_that_are_none_for_files(name: str) -> None:
     with pytest.raises(ConfigError, match=r"a task's name must be of letters[\s\S]*column ="):
@@ -136,7 +144,7 @@ def test_names_of_tasks(name: str) -> None:
         ({"features": [{"name": "a", "kind": "ids"}]}, r"features\[0\].kind: input should be 'id', 'category'"),
         ({"features": []}, "features: "),
         ({"features": [{"name": "a", "kind": "number", "bins": 1}]}, "greater than or equal to 2"),
-        ({"tasks": [{"name": "y", "kind": "multiclass"}]}, "'binary' or 'regression'"),
+        ({"tasks": [{"name": "y", "kind": "multiclass"}]}, "'binary', 'regression', 'count' or 'duration'"),
         ({"gruop": "a"}, r"the file has no key 'gruop'[\s\S]*did you mean 'group'"),
     ],
 )

@@ -249,3 +249,35 @@ def test_no_row_of_a_regression_is_said_clearly(encoded):
     parts[2] = relabelled(parts[2], lambda labels: labels.__setitem__((slice(None), 2), np.nan))
     with pytest.raises(DataError, match="validation data must have rows of task 'watch'"):
         boosted(parts, "watch")
+
+
+def free_of(kind):
+    return Schema(FEATURES, (Task("click", kind), Task("like", "binary"), Task("watch", "regression")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    [("binary", "binary"), ("regression", "regression"), ("count", "poisson"), ("duration", "tweedie")],
+)
+def test_each_kind_has_its_objective(encoded, monkeypatch, kind, objective):
+    """Counts of mean e^price, durations that are 0 for low prices: predicted without bias, and never below 0."""
+    seen, train = {}, lightgbm.train
+
+    def spy(parameters, *rest, **options):
+        seen.update(parameters)
+        return train(parameters, *rest, **options)
+
+    monkeypatch.setattr(lightgbm, "train", spy)
+    layout, *parts = encoded()
+    rng, drawn = np.random.default_rng(0), []
+    for part in parts:
+        rate = np.exp(part.dense[:, layout.fields[2].dense])
+        labels = {"count": rng.poisson(rate), "duration": rate * (rate > 0.5), "binary": rate > 1}.get(kind, rate - 1)
+        drawn.append(relabelled(part, lambda x, y=labels: x.__setitem__((slice(None), 0), y)))
+    found = boosted((layout, *drawn), "click", schema=free_of(kind))
+    assert seen["objective"] == objective
+    truth = drawn[2].labels[:, 0]
+    assert found.predictions.mean() == pytest.approx(truth.mean(), rel=0.15, abs=0.05)
+    assert xauc(found.predictions, truth) > 0.7
+    if kind != "regression":
+        assert (found.predictions >= 0).all()

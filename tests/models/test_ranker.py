@@ -49,7 +49,7 @@ def test_is_its_parts_in_a_row():
     torch.testing.assert_close(ranker.represent(rows).written(), x.written())
     logits = ranker.towers(ranker.architecture(x))
     torch.testing.assert_close(ranker(rows), logits)
-    torch.testing.assert_close(ranker.predict(rows), ranker.heads.predict(logits))
+    torch.testing.assert_close(ranker.predict(rows), ranker.heads.predict(logits, rows.ids))
     assert [gate.owner for gate in ranker.gates(rows)] == [0, 1]
 
 

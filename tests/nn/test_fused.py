@@ -111,7 +111,7 @@ def test_a_level_over_small_tables_agrees_with_plain_torch(name, widths, dropout
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("expanded", [True, False])
 def test_towers_agree_with_plain_torch(widths, dropout, expanded):
-    towers = randomised(Towers(3, WIDE, widths, dropout=dropout, biases=[0.0, 1.0, -1.0]))
+    towers = randomised(Towers(3, WIDE, widths, dropout=dropout, biases=[[0.0], [1.0], [-1.0]]))
     leaf = torch.randn(1 if expanded else 3, ROWS, WIDE, requires_grad=True)
     x = leaf.expand(3, -1, -1)
     parameters = list(towers.parameters())
@@ -131,7 +131,7 @@ def test_few_rows(rows, name):
 @pytest.mark.parametrize("name", ["bottom", "mmoe", "later"])
 def test_evaluation_drops_nothing(mode, name):
     count, level = level_of(name, (20, 16), 0.5)
-    towers = randomised(Towers(2, 16, (8,), dropout=0.5, biases=[0.0, 0.0]))
+    towers = randomised(Towers(2, 16, (8,), dropout=0.5, biases=[[0.0], [0.0]]))
     level.eval(), towers.eval()
     x, states = torch.randn(count, ROWS, WIDE), torch.randn(2, ROWS, 16)
     context = {"eval": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}[mode]
@@ -160,7 +160,7 @@ def test_what_is_not_asked_for_has_no_gradient():
 @pytest.mark.parametrize("small", [False, True])
 def test_a_retained_graph_gives_the_same_again_and_tasks_sum_to_the_whole(dropout, widths, small):
     level = level_of("ple", widths, dropout, in_width=15 if small else WIDE)[1]
-    towers = randomised(Towers(3, 16, (9,), dropout=dropout, biases=[0.0] * 3))
+    towers = randomised(Towers(3, 16, (9,), dropout=dropout, biases=[[0.0]] * 3))
     inputs = Inputs(torch.randn(ROWS, WIDE, requires_grad=True))
     if small:
         ids = (torch.rand(ROWS, 3) * torch.tensor([3, 17, 9])).int()
@@ -234,7 +234,7 @@ def test_small_tables_in_bf16_are_near_float32(numbers, dropout):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_towers_in_bf16_are_near_float32(dropout):
-    towers = far_from_the_edge(Towers(3, WIDE, (32, 16), dropout=dropout, biases=[0.0] * 3))
+    towers = far_from_the_edge(Towers(3, WIDE, (32, 16), dropout=dropout, biases=[[0.0]] * 3))
     x = torch.randn(3, ROWS, WIDE, requires_grad=True)
     parameters = list(towers.parameters())
     expected = results(lambda: towers.plainly(x), parameters, [x])
@@ -248,7 +248,9 @@ def test_towers_in_bf16_are_near_float32(dropout):
 
 @pytest.mark.parametrize("part", ["level", "towers"])
 def test_a_mode_switched_before_backward_changes_no_gradient(part):
-    module = level_of("bottom", (16,), 0.5)[1] if part == "level" else Towers(1, WIDE, (8,), dropout=0.5, biases=[0.0])
+    module = (
+        level_of("bottom", (16,), 0.5)[1] if part == "level" else Towers(1, WIDE, (8,), dropout=0.5, biases=[[0.0]])
+    )
     x = torch.randn(1, ROWS, WIDE)
     gradients = []
     for switched in (False, True):

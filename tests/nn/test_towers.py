@@ -1,11 +1,11 @@
-"""Towers start at the base rate; heads speak the label's unit."""
+"""Towers: a network per task, and as many logits as the task needs."""
 
-import math
+import weakref
 
 import pytest
 import torch
 
-from polyrank.nn.towers import Heads, Towers, starting_biases
+from polyrank.nn.towers import RaggedLinear, Towers
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ class TestTowers:
     @pytest.mark.parametrize("plainly", [True, False])
     @pytest.mark.parametrize("widths", [(), (5,), (5, 3)])
     def test_agrees_with_a_loop_over_tasks(self, widths, plainly):
-        towers = Towers(3, 4, widths, biases=[0.5, -1.0, 2.0])
+        towers = Towers(3, 4, widths, biases=[[0.5], [-1.0], [2.0]])
         x = torch.randn(3, 7, 4)
         logits = towers.plainly(x) if plainly else towers(x)
         for task in range(3):
@@ -28,61 +28,53 @@ class TestTowers:
             torch.testing.assert_close(logits[:, task], logit[:, 0])
 
     def test_one_row_and_one_task_keep_their_axes(self):
-        assert Towers(1, 4, (3,), biases=[0.0])(torch.randn(1, 1, 4)).shape == (1, 1)
+        assert Towers(1, 4, (3,), biases=[[0.0]])(torch.randn(1, 1, 4)).shape == (1, 1)
 
     def test_the_output_is_no_relu(self):
-        towers = Towers(1, 4, (8,), biases=[-3.0])
+        towers = Towers(1, 4, (8,), biases=[[-3.0]])
         assert towers(torch.zeros(1, 5, 4)).tolist() == [[-3.0]] * 5
 
-    @pytest.mark.parametrize("rate", [0.5, 0.003, 0.97])
-    def test_untrained_with_zero_weights_it_predicts_the_base_rate(self, rate):
-        kinds, means = ["binary", "regression"], [rate, 41.5]
-        towers = Towers(2, 4, (8,), biases=starting_biases(kinds, means))
-        torch.nn.init.zeros_(towers.output.weight)
-        predictions = Heads(kinds, means, [0.1, 7.0]).predict(towers(torch.randn(2, 6, 4)))
-        assert predictions[:, 0].tolist() == pytest.approx([rate] * 6, rel=1e-6)
-        assert predictions[:, 1].tolist() == [41.5] * 6
+    @pytest.mark.parametrize("plainly", [True, False])
+    @pytest.mark.parametrize("widths", [(), (5,), (5, 3)])
+    def test_tasks_of_several_logits_agree_with_a_loop(self, widths, plainly):
+        towers = Towers(3, 4, widths, biases=[[0.5], [-1.0, 2.0, 3.0], [1.0, 1.5]])
+        assert isinstance(towers.output, RaggedLinear)
+        x = torch.randn(3, 7, 4, requires_grad=True)
+        logits = towers.plainly(x) if plainly else towers(x)
+        assert logits.shape == (7, 6)
+        expected = []
+        for task, (first, end) in enumerate([(0, 1), (1, 4), (4, 6)]):
+            hidden = x[task]
+            for layer in towers.hidden.layers:
+                hidden = torch.relu(hidden @ layer.weight[task] + layer.bias[task])
+            expected.append(hidden @ towers.output.weight[:, first:end] + towers.output.bias[first:end])
+        expected = torch.cat(expected, dim=1)
+        torch.testing.assert_close(logits, expected)
+        parameters = [x, *towers.parameters()]
+        weights = torch.randn(7, 6)
+        found = torch.autograd.grad((logits * weights).sum(), parameters)
+        by_loop = torch.autograd.grad((expected * weights).sum(), parameters)
+        torch.testing.assert_close(found, by_loop)
 
+    def test_both_paths_drop_the_same(self):
+        towers = Towers(2, 4, (8, 8), dropout=0.5, biases=[[0.0, 0.0], [0.0]])
+        x = torch.randn(2, 6, 4)
+        torch.manual_seed(1)
+        one = towers(x)
+        torch.manual_seed(1)
+        torch.testing.assert_close(one, towers.plainly(x))
 
-class TestHeads:
-    def test_by_hand(self):
-        heads = Heads(["binary", "regression"], [0.2, 10.0], [0.4, 4.0])
-        logits = torch.tensor([[math.log(3), 0.5], [0.0, -2.0]])
-        torch.testing.assert_close(heads.predict(logits), torch.tensor([[0.75, 12.0], [0.5, 2.0]]))
-        labels = torch.tensor([[1.0, 12.0], [0.0, 2.0]])
-        assert heads.targets(labels).tolist() == [[1.0, 0.5], [0.0, -2.0]]
+    def test_a_batch_leaves_no_graph_behind(self):
+        """What the backward keeps must not hold the output that holds the backward."""
+        towers = Towers(2, 4, (8,), biases=[[0.0, 0.0], [0.0]])
+        x = torch.randn(2, 6, 4)
+        kept = weakref.ref(x)
+        towers(x)
+        del x
+        assert kept() is None
 
-    def test_regression_targets_and_predictions_undo_each_other(self):
-        heads = Heads(["regression"], [1234.5], [678.9])
-        labels = torch.rand(50, 1) * 5000
-        torch.testing.assert_close(heads.predict(heads.targets(labels)), labels, rtol=1e-6, atol=1e-3)
-
-    @pytest.mark.parametrize(("scale", "shift"), [(60.0, 0.0), (1.0, 500.0), (0.001, -3.0)])
-    def test_another_unit_of_the_labels_is_another_unit_of_the_predictions(self, scale, shift):
-        labels, logits = torch.rand(20, 1) * 9, torch.randn(20, 1)
-        mean, std = labels.mean().item(), labels.std().item()
-        one, other = Heads(["regression"], [mean], [std]), Heads(["regression"], [mean * scale + shift], [std * scale])
-        tolerance = {"rtol": 1e-5, "atol": 1e-4}
-        torch.testing.assert_close(other.predict(logits), one.predict(logits) * scale + shift, **tolerance)
-        # The loss sees the same targets, so training cannot differ.
-        torch.testing.assert_close(other.targets(labels * scale + shift), one.targets(labels), **tolerance)
-
-    def test_binary_labels_have_no_unit(self):
-        heads = Heads(["binary"], [0.3], [0.5])
-        assert heads.targets(torch.tensor([[0.0], [1.0]])).tolist() == [[0.0], [1.0]]
-
-    @pytest.mark.parametrize("kind", ["duration", "", "Binary"])
-    def test_an_unknown_kind_is_refused(self, kind):
-        with pytest.raises(ValueError, match="binary or regression"):
-            Heads(["binary", kind], [0.5, 0.5], [1.0, 1.0])
-
-    def test_units_are_saved_with_the_weights(self):
-        state = Heads(["regression"], [5.0], [2.0]).state_dict()
-        restored = Heads(["regression"], [0.0], [1.0])
-        restored.load_state_dict(state)
-        assert restored.predict(torch.ones(1, 1)).tolist() == [[7.0]]
-
-
-def test_starting_biases_by_hand():
-    biases = starting_biases(["binary", "regression", "binary"], [0.5, 88.0, 0.1])
-    assert biases == pytest.approx([0.0, 0.0, -math.log(9)])
+    def test_each_task_of_several_logits_starts_within_its_own_bounds(self):
+        layer = RaggedLinear(6, [1, 30])
+        assert layer.weight[:, 0].abs().max() <= 1.0
+        assert layer.weight[:, 1:].abs().max() <= 1 / 30
+        assert layer.weight[:, 1:].std().item() == pytest.approx(3**-0.5 / 30, rel=0.15)

@@ -22,7 +22,7 @@ from polyrank.data.readers import Source
 from polyrank.data.schema import Feature, Schema, Task
 from polyrank.data.store import EncodedData
 from polyrank.errors import DataError, Interrupted, StorageError, TrainingDiverged, UserError
-from polyrank.models import ranker
+from polyrank.heads import heads
 from polyrank.models.ranker import ARCHITECTURES, Ranker, RankerConfig
 from polyrank.progress import Silent
 from polyrank.training import loop
@@ -275,7 +275,7 @@ def test_no_missing_label_and_no_row_outside_a_sample_space_reaches_a_loss(
     log["watch"] = pa.array(log["watch"], mask=np.arange(200) % 2 == 0)
     log["click"] = pa.array(log["click"], mask=np.arange(200) % 5 == 0)
     seen: list[tuple[Tensor, Tensor]] = []
-    measure = ranker.row_losses
+    measure = heads.row_losses
     masks: list[Tensor] = []
     losses = Ranker.losses
 
@@ -287,7 +287,7 @@ def test_no_missing_label_and_no_row_outside_a_sample_space_reaches_a_loss(
         masks.append(batch.where)
         return losses(ranker, logits, batch, **options)
 
-    monkeypatch.setattr(ranker, "row_losses", spy)
+    monkeypatch.setattr(heads, "row_losses", spy)
     monkeypatch.setattr(Ranker, "losses", look)
     trainer = make(replace(CONFIG, epochs=1), log=log)
     trainer.fit()
@@ -706,13 +706,13 @@ def test_the_average_is_what_is_validated_and_kept(make: Make, monkeypatch: pyte
 
 def test_label_smoothing_reaches_the_loss_of_binary_tasks_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     targets: list[Tensor] = []
-    measure = ranker.row_losses
+    measure = heads.row_losses
 
     def spy(logits: Tensor, given: Tensor, kinds: Any) -> Tensor:
         targets.append(given)
         return measure(logits, given, kinds)
 
-    monkeypatch.setattr(ranker, "row_losses", spy)
+    monkeypatch.setattr(heads, "row_losses", spy)
     make(replace(CONFIG, epochs=1, label_smoothing=0.1)).fit()
 
     found = torch.cat(targets)

@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
 from polyrank.data.columns import INTEGER, TEXT, buffers, distinct, is_text, keys, list_lengths, lists, numbers, padded
+from polyrank.data.distributions import LabelSketch
 from polyrank.data.fitting import Moments, NumberSketch, ValueCounts
 from polyrank.data.labels import read_groups, read_labels, read_weights
 from polyrank.data.layout import Encoded, Field, Layout
@@ -30,11 +31,19 @@ _CACHED_ROWS = 4_096
 
 @dataclass(frozen=True)
 class TaskStatistics:
-    """A task's label over the training rows of its sample space: heads start from it, regression is scaled by it."""
+    """A task's label over the training rows of its sample space: heads start from it, regression is scaled by it.
+
+    Attributes:
+        rows: how many; `mean`, `std`: of the label.
+        quantiles: of a duration: equally spaced, from the least label to the greatest; else empty.
+        grouped: where the task names an `item_duration`: the quantiles for each of its bins, 0 for missing; else empty.
+    """
 
     rows: int
     mean: float
     std: float
+    quantiles: tuple[float, ...] = ()
+    grouped: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,22 +79,30 @@ class Encoders:
         object.__setattr__(self, "layout", Layout(tuple(fields), tables, edges))
 
     @classmethod
-    def fit(cls, schema: Schema, source: Source, progress: Progress | None = None) -> Self:
+    def fit(
+        cls, schema: Schema, source: Source, progress: Progress | None = None, *, known: "Encoders | None" = None
+    ) -> Self:
         """Learn vocabularies, bins, scales and label statistics in one pass over `source`, with bounded memory.
+
+        With `known`, of a schema with the same features, vocabularies, bins and scales are taken over, and only the
+        statistics of the labels are learned.
 
         Raises:
             DataError: a column is missing or of the wrong type, a label is not 0/1 or contradicts the tree where the
                 schema forbids it, no row of a task has a label, or a binary label has one class only.
         """
         schema.check(source.schema, source.name)
-        counts = {f.name: ValueCounts() for f in schema.features if _has_vocabulary(f)}
-        sketches = {f.name: NumberSketch() for f in schema.features if f.kind == "number"}
+        new = () if known else schema.features
+        counts = {f.name: ValueCounts() for f in new if _has_vocabulary(f)}
+        sketches = {f.name: NumberSketch() for f in new if f.kind == "number"}
         types = {f.name: _key_type(source.schema.field(f.source).type) for f in schema.features if f.kind != "number"}
         moments = Moments(len(schema.tasks))
         contradicting = np.zeros(len(schema.tasks), np.int64)
+        durations = {index: LabelSketch() for index, task in enumerate(schema.tasks) if task.kind == "duration"}
+        columns = {feature.name: feature.source for feature in schema.features}
         with (progress or Silent()).bar(f"fitting encoders on {source.name}", source.count_rows()) as bar:
             for batch in source.batches(schema.columns(labels=True)):
-                for feature in schema.features:
+                for feature in new:
                     array = batch.column(feature.source)
                     if feature.kind == "number":
                         sketches[feature.name].add(numbers(array, feature.source))
@@ -96,22 +113,31 @@ class Encoders:
                 if schema.contradiction != "error":  # else all are counted first, and refused below
                     labels = settled(schema, labels)
                 where = schema.sample_spaces(labels, read_weights(schema, batch))
-                moments.add(np.where(where, labels, np.nan))
+                labels = np.where(where, labels, np.nan)
+                moments.add(labels)
+                for index, sketch in durations.items():
+                    item = columns.get(schema.tasks[index].item_duration)
+                    sketch.add(labels[:, index], numbers(batch.column(item), item) if item else None)
                 bar.advance(batch.num_rows)
         refuse(schema, contradicting)
         for sentence in told(schema, contradicting):
             (progress or Silent()).say(f"contradiction in {source.name}: {sentence}")
-        encoders: dict[str, Encoder] = {}
-        for feature in schema.features:
+        encoders: dict[str, Encoder] = dict(known.encoders) if known else {}
+        for feature in new:
             if feature.kind == "number":
-                sketch = sketches[feature.name]
-                encoders[feature.name] = NumberScale(sketch.edges(feature.bins), sketch.mean, sketch.std)
+                seen = sketches[feature.name]
+                encoders[feature.name] = NumberScale(seen.edges(feature.bins), seen.mean, seen.std)
             elif feature.name in counts:
                 encoders[feature.name] = Vocabulary(counts[feature.name].values(types[feature.name], feature.min_count))
             elif not feature.shares:
                 encoders[feature.name] = Buckets(feature.hash_buckets, types[feature.name])
         _check_rows(encoders)
-        return cls(schema, encoders, _statistics(schema, source.name, *moments.result()))
+        statistics = _statistics(schema, source.name, *moments.result())
+        for index, sketch in durations.items():
+            scale = encoders.get(schema.tasks[index].item_duration)
+            grouped = sketch.grouped(scale.edges) if isinstance(scale, NumberScale) else ()
+            statistics[index] = replace(statistics[index], quantiles=sketch.quantiles(), grouped=grouped)
+        return cls(schema, encoders, tuple(statistics))
 
     def encode(self, batch: pa.RecordBatch, *, labels: bool = True) -> Encoded:
         """Encode a chunk; without `labels` only features are read, as in scoring.
@@ -202,7 +228,7 @@ class Encoders:
             if len(state["tasks"]) != len(schema.tasks):
                 raise ValueError("they are of other tasks than the schema's")
             leaves = Leaves.restore(state["leaves"]) if "leaves" in state else None
-            return cls(schema, encoders, tuple(TaskStatistics(**of) for of in state["tasks"]), leaves)
+            return cls(schema, encoders, tuple(_restored(of) for of in state["tasks"]), leaves)
         except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise RunError(
                 "encoders.json must be of format 1 and whole", received=f"{directory}: {error}", mend="train again"
@@ -244,9 +270,16 @@ def _check_rows(encoders: Mapping[str, Encoder]) -> None:
         )
 
 
+def _restored(state: Mapping[str, Any]) -> TaskStatistics:
+    quantiles, grouped = state.get("quantiles", ()), state.get("grouped", ())
+    return TaskStatistics(
+        state["rows"], state["mean"], state["std"], tuple(quantiles), tuple(tuple(group) for group in grouped)
+    )
+
+
 def _statistics(
     schema: Schema, name: str, rows: np.ndarray, means: np.ndarray, stds: np.ndarray
-) -> tuple[TaskStatistics, ...]:
+) -> list[TaskStatistics]:
     result = []
     for task, n, mean, std in zip(schema.tasks, rows, means, stds, strict=True):
         where = f" among the rows with {task.given} = 1" if task.given else ""
@@ -264,4 +297,4 @@ def _statistics(
                 mend="check `positive` and the filter that made the data, or remove the task",
             )
         result.append(TaskStatistics(int(n), float(mean), float(std)))
-    return tuple(result)
+    return result

@@ -86,33 +86,48 @@ def _merged(state: np.ndarray, block: np.ndarray) -> np.ndarray:
     return np.stack([count + n, mean + delta * (n / total), squares + squares_b + delta**2 * (count * n / total)])
 
 
-class NumberSketch:
-    """Mean and standard deviation of s(x) = sign(x)·log(1+|x|), and a uniform sample of x for quantiles.
+class Sample:
+    """A uniform sample of the rows of a stream of C columns: `SAMPLE` of them, or all where there are fewer.
 
-    The sample is the `SAMPLE` values with the smallest of independent uniform keys (priority sampling), so it does not
-    depend on how the stream is cut into chunks; data with fewer rows is sampled whole.
+    Those with the smallest of independent uniform keys are kept (priority sampling), so the sample does not depend on
+    how the stream is cut into chunks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 1) -> None:
         self._generator = np.random.Generator(np.random.Philox(key=0x706F6C79))
         self._keys = np.zeros(0)
-        self._sample = np.zeros(0)
+        self.rows = np.zeros((0, columns))
+
+    def add(self, rows: np.ndarray, known: np.ndarray) -> None:
+        """Take a chunk `[n, C]` in; rows that are not `known` `[n]` are passed over, but draw their keys."""
+        draws = self._generator.random(len(rows))[known]
+        rows = rows[known]
+        if len(self._keys) == SAMPLE:
+            better = draws < self._keys.max()
+            rows, draws = rows[better], draws[better]
+        sample, drawn = np.concatenate([self.rows, rows]), np.concatenate([self._keys, draws])
+        if len(drawn) > SAMPLE:
+            kept = np.sort(np.argpartition(drawn, SAMPLE)[:SAMPLE])
+            sample, drawn = sample[kept], drawn[kept]
+        self.rows, self._keys = sample, drawn
+
+
+class NumberSketch:
+    """Mean and standard deviation of s(x) = sign(x)·log(1+|x|), and a uniform sample of x for quantiles."""
+
+    def __init__(self) -> None:
+        self._chosen = Sample()
         self._moments = Moments(1)
 
     def add(self, values: np.ndarray) -> None:
         """Take a chunk in; NaN (missing) and infinite values are passed over."""
-        draws = self._generator.random(len(values))
         known = np.isfinite(values)
-        values, draws = values[known], draws[known]
-        self._moments.add((np.sign(values) * np.log1p(np.abs(values)))[:, None])
-        if len(self._keys) == SAMPLE:
-            better = draws < self._keys.max()
-            values, draws = values[better], draws[better]
-        sample, drawn = np.concatenate([self._sample, values]), np.concatenate([self._keys, draws])
-        if len(drawn) > SAMPLE:
-            kept = np.sort(np.argpartition(drawn, SAMPLE)[:SAMPLE])
-            sample, drawn = sample[kept], drawn[kept]
-        self._sample, self._keys = sample, drawn
+        self._chosen.add(values[:, None], known)
+        self._moments.add((np.sign(values[known]) * np.log1p(np.abs(values[known])))[:, None])
+
+    @property
+    def _sample(self) -> np.ndarray:
+        return self._chosen.rows[:, 0]
 
     @property
     def mean(self) -> float:

@@ -189,7 +189,11 @@ def _outcome(column: Column, proposal: _Proposal, rows: int) -> bool:
         else:
             proposal.tasks.append((table | {"kind": "binary"}, [note]))
     elif number and column.says_amount:
-        proposal.maybe.append((table | {"kind": "regression"}, [f"{note}: an outcome, therefore not a feature"]))
+        kind = "duration" if column.says_duration and s.low >= 0 else "regression"
+        proposal.maybe.append((table | {"kind": kind}, [f"{note}: an outcome, therefore not a feature"]))
+    elif number and column.says_feedback and column.whole and s.low >= 0:
+        why = "whole numbers from 0 up, of feedback by their name, therefore not a feature"
+        proposal.maybe.append((table | {"kind": "count"}, [f"{note}: {why}"]))
     elif column.textual and s.distinct == 2 and rows > _FEW_ROWS_VERDICT and verdict:
         values = [value for value, _ in s.top(2)]
         yes = [value for value in values if value.strip().lower() in _YES]

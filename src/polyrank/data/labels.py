@@ -39,13 +39,20 @@ def _label(task: Task, array: pa.Array) -> np.ndarray:
         return np.where(np.isnan(values), np.nan, values > task.above)
     if task.kind == "binary":
         rule, wrong = "must be 0 or 1 (null: label missing)", ~(np.isnan(values) | (values == 0) | (values == 1))
+        mend = "say which value is positive (positive = …, above = …), set kind = 'regression', or clean the column"
     else:
         rule, wrong = "must be a finite float32", np.abs(values) > np.finfo(np.float32).max
+        mend = "clean the column"
+        if task.kind in ("count", "duration"):
+            rule, wrong, mend = f"{rule}, 0 or more", wrong | (values < 0), f"{mend}, or set kind = 'regression'"
+        if task.kind == "count" and not wrong.any():
+            rule, wrong = "must be a whole number", values != np.floor(values)
+            wrong &= ~np.isnan(values)
     if wrong.any():
         raise DataError(
             f"the label of {task.kind} task {task.name!r} {rule}",
             received=f"column {task.source!r} holds {values[wrong][0]!r}",
-            mend="say which value is positive (positive = …, above = …), set kind = 'regression', or clean the column",
+            mend=mend,
         )
     return values
 

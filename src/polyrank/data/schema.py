@@ -13,11 +13,12 @@ from annotated_types import Ge, Gt, MinLen
 
 from polyrank import config
 from polyrank.data.columns import is_text
+from polyrank.data.durations import DurationHead, check_duration
 from polyrank.data.layout import FeatureKind
 from polyrank.errors import ConfigError, DataError
 
-TaskKind = Literal["binary", "regression"]
 Contradiction = Literal["trust_parent", "trust_child", "drop", "error"]
+TaskKind = Literal["binary", "regression", "count", "duration"]
 
 # What a user reads when a column's type does not suit the feature's kind.
 _SUITABLE: dict[str, str] = {
@@ -80,12 +81,15 @@ class Task:
     Attributes:
         name: what it is called here, and in the names of files and columns: letters, digits, `_`, `-` and `.`.
         column: the label's column; null (or NaN) means *label missing*: the row trains the other tasks, not this one.
-        kind: `binary` or `regression`.
+        kind: `binary`; `regression` (any number); `count` (whole, 0 or more); `duration` (0 or more: a watch time).
         positive: for `binary`: the column's value that counts as 1 ("50000+."); without it the column holds 0 and 1.
         above: for `binary`, instead: a number counts as 1 where it is above this (a stay of more than 0 seconds).
         given: the task whose label must be 1 for a row to belong to this task's sample space.
         weight: a column of row weights for this task's loss; a row of weight 0 is left out of this task, in the loss
             and in the metrics, but its label still decides about the sample spaces of the tasks `given` this one.
+        head: for `duration`: how it is learned: `log_normal` (the default), `ordinal`, `cread` or `d2q`.
+        item_duration: for `duration` with the head `d2q`, which needs it: the `number` feature that holds how long the
+            item is; its quantile bins are D2Q's groups.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -95,6 +99,8 @@ class Task:
     above: float | None = None
     given: str = ""
     weight: str = ""
+    head: DurationHead | None = None
+    item_duration: str = ""
 
     @property
     def source(self) -> str:
@@ -137,6 +143,7 @@ class Schema:
         tasks = {task.name: task for task in self.tasks}
         for task in self.tasks:
             _check_task(task)
+            check_duration(task, features)
             self._check_given(task, tasks)
 
     def _check_leaks(self) -> None:

@@ -149,6 +149,7 @@ _AMOUNT = re.compile(
     r"(^|_)((play|watch|stay|view|listen|read|viewing|watching)_?(time|duration|seconds|secs?|ms|ratio)|dwell|revenue|gmv"
     r"|spend|spent|amount|ratings?|label|target|outcome)(_|$)"
 )
+_DURATION = _words("time duration seconds secs sec ms dwell")
 _WEIGHT = re.compile(r"(^|_)((instance|sample|row|example|case|record|survey)_?weights?|propensity|pscore)(_|$)")
 _PASSING = _words("request session impression log trace search exposure")
 _CLOCK = _words(
@@ -207,6 +208,11 @@ class Column:
     def says_amount(self) -> bool:
         """An outcome that is measured: play_time, revenue, rating."""
         return bool(_AMOUNT.search(self.plain)) and not _PAST & set(self.tokens)
+
+    @property
+    def says_duration(self) -> bool:
+        """An outcome that is a time: play_time_ms, dwell."""
+        return self.says_amount and bool(_DURATION & set(self.tokens))
 
     @property
     def says_weight(self) -> bool:

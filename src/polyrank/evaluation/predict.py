@@ -1,7 +1,8 @@
 """Ranker × data → ScoreTable → metrics, each task on its own rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 
 from polyrank.data.loader import Batch, Loader
 from polyrank.data.paths import path
-from polyrank.data.schema import Schema, Task
+from polyrank.data.schema import Schema, Task, TaskKind
 from polyrank.data.tree import joint_labels, parents
+from polyrank.metrics.amounts import count_metrics, duration_metrics
 from polyrank.metrics.ranking import auc, xauc
-from polyrank.metrics.summary import binary_metrics, regression_metrics
+from polyrank.metrics.summary import Metrics, binary_metrics, regression_metrics
 from polyrank.models.ranker import Ranker
 from polyrank.progress import Bar
 
@@ -126,15 +128,22 @@ def joint_metrics(table: ScoreTable, *, replicates: int = 200) -> dict[str, dict
 
 
 def task_metrics(table: ScoreTable, *, replicates: int = 200) -> dict[str, dict[str, Any]]:
-    """Every task's metrics on its own rows, JSON-ready (see `binary_metrics` and `regression_metrics`)."""
-    result = {}
-    for index, task in enumerate(table.tasks):
-        measure = binary_metrics if task.kind == "binary" else regression_metrics
-        result[task.name] = measure(*table.rows(index), replicates=replicates)
-    return result
+    """Every task's metrics on its own rows, JSON-ready (see `MEASURES`)."""
+    return {
+        task.name: MEASURES[task.kind](*table.rows(index), replicates=replicates)
+        for index, task in enumerate(table.tasks)
+    }
 
 
-PRIMARY = {"binary": "auc", "regression": "xauc"}
+MEASURES: Mapping[TaskKind, Callable[..., Metrics]] = MappingProxyType(
+    {
+        "binary": binary_metrics,
+        "regression": regression_metrics,
+        "count": count_metrics,
+        "duration": duration_metrics,
+    }
+)
+PRIMARY: Mapping[TaskKind, str] = MappingProxyType({kind: "auc" if kind == "binary" else "xauc" for kind in MEASURES})
 
 
 def primary_metrics(table: ScoreTable) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
@@ -16,7 +17,8 @@ from polyrank.data.loader import Batch
 from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Task
 from polyrank.data.tree import parents
-from polyrank.losses import row_losses, smoothed
+from polyrank.heads.build import HeadsConfig, build_heads
+from polyrank.losses import smoothed
 from polyrank.models.adatt import AdaTT, AdaTTConfig
 from polyrank.models.aitm import AITM, AITMConfig
 from polyrank.models.cgc import CGC, CGCConfig
@@ -25,6 +27,7 @@ from polyrank.models.dbmtl import DBMTL, DBMTLConfig
 from polyrank.models.dselect_k import DSelectK, DSelectKConfig
 from polyrank.models.escm2 import ESCM2, ESCM2Config
 from polyrank.models.esmm import ESMM, ESMMConfig
+from polyrank.models.extension import ExtensionConfig
 from polyrank.models.home import HoME, HoMEConfig
 from polyrank.models.mmoe import MMoE, MMoEConfig
 from polyrank.models.omoe import OMoE, OMoEConfig
@@ -42,7 +45,7 @@ from polyrank.nn.experts import GateWeights
 from polyrank.nn.features import FeatureConfig, FeatureSide, spread
 from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.layers import Dropout
-from polyrank.nn.towers import Heads, Towers, starting_biases
+from polyrank.nn.towers import Towers
 from polyrank.spaces import OWN, SpaceConfig, Training, conditional, counting_rows, space_losses
 
 
@@ -121,6 +124,8 @@ class RankerConfig(FeatureConfig):
         towers: the hidden layers of every task's tower.
         tower_dropout: the share of activations dropped after each.
         cross: crosses of the input with itself, before the architecture.
+        heads: the knobs of the heads of duration tasks, by head: `[model.heads.cread]`.
+        extension: what new tasks get beside an old model (`train.warm_start`): `[model.extension]`.
     """
 
     architecture: str = "mmoe"
@@ -129,17 +134,19 @@ class RankerConfig(FeatureConfig):
     towers: tuple[Annotated[int, Gt(0)], ...] = (32,)
     tower_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     cross: CrossConfig = field(default_factory=CrossConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    extension: ExtensionConfig = field(default_factory=ExtensionConfig)
 
 
 class Ranker(nn.Module):
-    """A batch → one logit per task. B rows, T tasks, D input width.
+    """A batch → each task's logits, and its prediction. B rows, T tasks, D input width, L logits of all tasks together.
 
     x = [embeddings of single-valued features; means over bags; scaled numbers], changed by what is on of the feature
-    side, dropped out in training, crossed with itself; the architecture gives each task a vector, its tower a logit,
-    its head a prediction.
+    side, dropped out in training, crossed with itself; the architecture gives each task a vector, its tower a logit
+    (some heads: several), its head a prediction.
 
     An ensemble of k members gives k·B rows of logits, member after member; `views` makes the labels to hold them
-    against. Each member's rows go through its own towers.
+    against. Each member's rows go through its own towers. First-order terms go to a task's first logit.
 
     Args:
         tasks: the T tasks it predicts, in order.
@@ -163,8 +170,8 @@ class Ranker(nn.Module):
         space: SpaceConfig = OWN,
     ) -> None:
         super().__init__()
-        self.kinds = [task.kind for task in tasks]
-        self.binary = [kind == "binary" for kind in self.kinds]
+        self.heads = build_heads(tasks, statistics, layout, config.heads)
+        self.binary = [kind == "binary" for kind in self.heads.kinds]
         self.tree, self.space = parents(tasks), space
         if space.training != "own":
             _check_tree(tasks, space)
@@ -177,6 +184,7 @@ class Ranker(nn.Module):
         self.embeddings = Embeddings(spread(layout, config), width, first_order=len(seen) if config.first_order else 0)
         self.features = FeatureSide(layout, self.embeddings.order, width, len(seen), config)
         in_width = self.features.out_width
+        self.in_width = in_width
         self.dropout = Dropout(config.embedding_dropout)
         self.cross = Cross(in_width, config.cross) if config.cross.layers else None
         names = [task.name for task in tasks]
@@ -189,15 +197,15 @@ class Ranker(nn.Module):
         }
         asked = {name: facts[name] for name in entry.asks}
         self.architecture: Any = entry.kind(in_width, len(seen), options, **asked)
-        means = [s.mean for s in statistics]
+        biases = self._biases([s.mean for s in statistics])
+        self.widths = [len(own) for own in biases]
         self.towers = Towers(
             len(seen) * self.members,
             self.architecture.out_width,
             config.towers,
             dropout=config.tower_dropout,
-            biases=[bias for bias in self._biases(means) for _ in range(self.members)],
+            biases=[own for own in biases for _ in range(self.members)],
         )
-        self.heads = Heads(self.kinds, means, [s.std for s in statistics])
 
     def views(self, batch: Batch) -> Batch:
         """The batch with each row once for every member, as `forward` gives logits; of one member the batch itself."""
@@ -207,40 +215,56 @@ class Ranker(nn.Module):
 
     def represent(self, batch: Batch) -> Inputs:
         """The shared input `[k·B, D]`."""
-        return self._read(batch)[0]
+        return self.read(batch)[0]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits `[k·B, T + C]` float32, all rows of the first member first.
+        """Logits `[k·B, L + C]` float32, all rows of the first member first; L = T unless a head needs several.
 
         Under `dr` there are C imputation towers, one for each task with a parent.
         """
-        x, first_order = self._read(batch)
-        states: Tensor = self.architecture(x)
-        # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, T·k] → [k·B, T]; with T + C for T
-        logits: Tensor = self.towers(states.reshape(-1, batch.rows, self.architecture.out_width))
-        logits = logits.float().view(batch.rows, -1, self.members).permute(2, 0, 1).flatten(0, 1)
-        return logits if first_order is None else logits + first_order
+        x, first_order = self.read(batch)
+        return self.answer(self.architecture(x), first_order, batch.rows)
+
+    def answer(self, vectors: Tensor, first_order: Tensor | None, rows: int) -> Tensor:
+        """The architecture's vectors `[T + C, k·B, H]`, first-order logits `[k·B, T + C]` or None → `forward`'s."""
+        # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, L·k] → [k·B, L]; with C more of each
+        logits: Tensor = self.towers(vectors.reshape(-1, rows, self.architecture.out_width)).float()
+        if not self.heads.wide:
+            logits = logits.view(rows, -1, self.members).permute(2, 0, 1).flatten(0, 1)
+        elif self.members > 1:
+            parts = torch.split(logits, [self.members * width for width in self.widths], dim=1)
+            by_member = torch.cat([part.view(rows, self.members, -1) for part in parts], dim=2)
+            logits = by_member.transpose(0, 1).flatten(0, 1)
+        if first_order is not None:
+            if self.heads.wide:
+                firsts = torch.tensor([0, *accumulate(self.widths)][:-1])
+                first_order = torch.zeros_like(logits).index_copy(1, firsts, first_order)
+            logits = logits + first_order
+        return logits
 
     def predict(self, batch: Batch) -> Tensor:
         """Probabilities given the parent, or values in the label's unit, the members' mean: `[B, T]` float32."""
-        logits = self(batch)[:, : len(self.kinds)]
-        result: Tensor = self.heads.predict(logits)
-        if self.space.training == "direct":
-            result = torch.where(torch.tensor(self.binary), conditional(logits, self.tree), result)
+        result = self.values(self(batch), self.views(batch).ids)
         return result.view(self.members, batch.rows, -1).mean(dim=0) if self.members > 1 else result
+
+    def values(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """`forward`'s logits and the ids of their rows → predictions, one row for one."""
+        result: Tensor = self.heads.predict(logits[:, : self.heads.starts[-1]], ids)
+        if self.space.training == "direct":
+            result = torch.where(torch.tensor(self.binary), conditional(self.heads.first(logits), self.tree), result)
+        return result
 
     def losses(self, logits: Tensor, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Each task's loss over the rows of its training, from `forward`'s logits for `views(batch)`: `[T]`.
 
         `smoothing` is ε of label smoothing, for tasks trained on their own rows.
         """
-        own, imputations = logits[:, : len(self.kinds)], logits[:, len(self.kinds) :]
-        labels = smoothed(batch.labels, self.kinds, smoothing)
-        targets = torch.where(batch.where, self.heads.targets(labels), 0.0)
+        end = self.heads.starts[-1]
+        labels = smoothed(batch.labels, self.heads.kinds, smoothing)
         return space_losses(
-            row_losses(own, targets, self.kinds),
-            own,
-            imputations,
+            self.heads.losses(logits[:, :end], labels, batch.where, batch.ids),
+            self.heads.first(logits),
+            logits[:, end:],
             config=self.space,
             parents=self.tree,
             binary=self.binary,
@@ -254,15 +278,15 @@ class Ranker(nn.Module):
         """The weight of the rows behind each task's loss: `[T]`."""
         return counting_rows(self.space, self.tree, self.binary, batch.where, batch.joint, batch.weights).sum(dim=0)
 
-    def _biases(self, means: Sequence[float]) -> list[float]:
+    def _biases(self, means: Sequence[float]) -> list[list[float]]:
         """Output biases that predict base rates: joint ones under `direct`; an imputed error starts at softplus(0)."""
-        biases = starting_biases(self.kinds, means)
+        biases = self.heads.biases()
         for task in range(len(means)) if self.space.training == "direct" else ():
             if self.binary[task]:
                 rate = math.prod(means[step] for step in path(self.tree, task))
-                biases[task] = math.log(rate / (1.0 - rate))
+                biases[task] = [math.log(rate / (1.0 - rate))]
         pseudo = [self.binary[task] and self.space.imputation == "label" for task in self.imputed]
-        return biases + [biases[task] if label else 0.0 for task, label in zip(self.imputed, pseudo, strict=True)]
+        return biases + [biases[task] if label else [0.0] for task, label in zip(self.imputed, pseudo, strict=True)]
 
     def penalty(self) -> Tensor | None:
         """What the architecture adds to the objective; None if nothing. To be asked between forward and backward."""
@@ -274,7 +298,7 @@ class Ranker(nn.Module):
         found: list[GateWeights] = self.architecture.gates(self.represent(batch))
         return [replace(one, weights=one.weights.view(self.members, batch.rows, -1).mean(dim=0)) for one in found]
 
-    def _read(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
+    def read(self, batch: Batch) -> tuple[Inputs, Tensor | None]:
         """What the architecture reads, and the first-order logits where there are such."""
         written = self.dropout.active or self.features.active or self.cross is not None
         x, first_order = self.features(self.embeddings(batch.ids, batch.dense, written=written), batch.ids)

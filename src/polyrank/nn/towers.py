@@ -1,10 +1,8 @@
-"""Task towers and heads: a vector per task → a logit per task → a prediction in the label's unit.
-
-B rows, T tasks, H width.
-"""
+"""Task towers: a vector per task → the logits of each task. B rows, T tasks, H width, L logits of all tasks."""
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,77 +13,74 @@ from polyrank.nn.layers import StackedLinear, StackedMLP
 fused = optional("polyrank.nn.fused")
 
 
+class RaggedLinear(nn.Module):
+    """A linear layer per task, of as many outputs as that task needs, side by side in one `[H, L]` matrix.
+
+    Each task's slice is initialised as `StackedLinear` does, but M outputs of one task within 1/M of its bounds: the
+    logits of a head belong together, and it starts near the labels' own distribution, which its biases give.
+
+    Args:
+        in_width: H.
+        widths: `[T]` each task's outputs; L is their sum.
+    """
+
+    def __init__(self, in_width: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        bounds = torch.tensor([math.sqrt(6.0 / in_width) / width for width in widths for _ in range(width)])
+        self.columns = list(pairwise(accumulate(widths, initial=0)))
+        self.weight = nn.Parameter(torch.empty(in_width, sum(widths)).uniform_(-1.0, 1.0) * bounds)
+        self.bias = nn.Parameter(torch.zeros(sum(widths)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, B, H]` → `[B, L]`."""
+        parts = [own @ self.weight[:, first:end] for own, (first, end) in zip(x, self.columns, strict=True)]
+        return torch.cat(parts, dim=1) + self.bias
+
+
 class Towers(nn.Module):
-    """A network per task on that task's vector, all computed together; its last layer gives one logit.
+    """A network per task on that task's vector, all computed together; its last layer gives the task's logits.
 
     Args:
         tasks: T.
         in_width: H.
         widths: the hidden layers' widths, empty for a linear tower.
         dropout: the share of activations dropped in training.
-        biases: `[T]` the output biases to start from, so that the first prediction is the base rate.
+        biases: the T tasks' output biases to start from, one a logit, so that the first prediction is the base rate.
     """
 
+    output: StackedLinear | RaggedLinear
+
     def __init__(
-        self, tasks: int, in_width: int, widths: tuple[int, ...], *, dropout: float = 0.0, biases: Sequence[float]
+        self,
+        tasks: int,
+        in_width: int,
+        widths: tuple[int, ...],
+        *,
+        dropout: float = 0.0,
+        biases: Sequence[Sequence[float]],
     ) -> None:
         super().__init__()
         self.hidden = StackedMLP(tasks, in_width, widths, dropout=dropout)
-        self.output = StackedLinear(tasks, self.hidden.out_width, 1)
+        logits = [len(own) for own in biases]
+        if set(logits) == {1}:
+            self.output = StackedLinear(tasks, self.hidden.out_width, 1)
+        else:
+            self.output = RaggedLinear(self.hidden.out_width, logits)
         with torch.no_grad():
             assert self.output.bias is not None
-            self.output.bias.copy_(torch.tensor(biases).view(tasks, 1, 1))
+            self.output.bias.copy_(torch.tensor([b for own in biases for b in own]).view_as(self.output.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, H]` → logits `[B, T]`."""
-        if fused is not None:
-            return fused.run_towers(x, self.hidden, self.output).squeeze(2).t()  # type: ignore[no-any-return]
-        return self.plainly(x)
+        """`[T, B, H]` → logits `[B, L]`, one task's after the other's."""
+        if fused is None:
+            return self.plainly(x)
+        if isinstance(self.output, StackedLinear):
+            logits: Tensor = fused.run_towers(x, self.hidden, self.output).squeeze(2).t()
+        else:
+            logits = self.output(fused.run_hidden(x, self.hidden))
+        return logits
 
     def plainly(self, x: Tensor) -> Tensor:
         """`forward` in plain torch operations."""
         logits: Tensor = self.output(self.hidden(x))
-        return logits.squeeze(2).t()
-
-
-class Heads(nn.Module):
-    """From logits to predictions and from labels to training targets, task by task.
-
-    binary: prediction σ(z), target y. regression: prediction mean + std·z in the label's unit, target (y − mean)/std,
-    so that the loss does not depend on the unit.
-
-    Args:
-        kinds: `[T]` the tasks' kinds.
-        means: `[T]` label means over the training rows.
-        stds: `[T]` label standard deviations.
-
-    Raises:
-        ValueError: a kind that has no head.
-    """
-
-    binary: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, kinds: Sequence[str], means: Sequence[float], stds: Sequence[float]) -> None:
-        super().__init__()
-        for kind in kinds:
-            if kind not in ("binary", "regression"):
-                raise ValueError(f"a head is for binary or regression tasks. Received: {kind!r}")
-        binary = [kind == "binary" for kind in kinds]
-        self.register_buffer("binary", torch.tensor(binary))
-        self.register_buffer("mean", torch.tensor([0.0 if b else m for b, m in zip(binary, means, strict=True)]))
-        self.register_buffer("std", torch.tensor([1.0 if b else s for b, s in zip(binary, stds, strict=True)]))
-
-    def targets(self, labels: Tensor) -> Tensor:
-        """`[B, T]` labels → what the loss compares logits with."""
-        return (labels - self.mean) / self.std
-
-    def predict(self, logits: Tensor) -> Tensor:
-        """`[B, T]` logits → probabilities, or values in the label's unit."""
-        return torch.where(self.binary, torch.sigmoid(logits), self.mean + self.std * logits)
-
-
-def starting_biases(kinds: Sequence[str], means: Sequence[float]) -> list[float]:
-    """Output biases that predict the base rate: log(p / (1 − p)) for binary, 0 (the mean) for regression."""
-    return [math.log(m / (1.0 - m)) if kind == "binary" else 0.0 for kind, m in zip(kinds, means, strict=True)]
+        return logits.squeeze(2).t() if isinstance(self.output, StackedLinear) else logits

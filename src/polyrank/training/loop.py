@@ -61,8 +61,7 @@ class TrainConfig:
             for none. 0.999 looks back about a thousand steps.
         label_smoothing: ε: binary labels become y·(1 − ε) + ε/2 in the loss. Probabilities then lean towards ½.
         clip_norm: the norm to which the dense parameters' gradient is clipped; 0 for none.
-        metric: what the best checkpoint is best at on validation data: `mean` over the tasks' AUC (XAUC for
-            regression), or a task's name.
+        metric: what the best checkpoint is best at on validation: `mean` over the tasks' AUC or XAUC, or a task's name.
         patience: evaluations without a new best after which training stops; 0 for never.
         task_patience: evaluations without a new best of its own after which a task stops training, while the others go
             on; 0 for never.
@@ -76,6 +75,8 @@ class TrainConfig:
         threads: processor threads; 0 for all.
         precision: of the matrix products in training: `bf16`, `float32`, or `auto`: bf16 where the processor multiplies
             matrices of it clearly faster. Evaluation and scoring are float32.
+        warm_start: a finished run, to whose model the schema's further tasks are added (see `polyrank.warm_start`).
+        freeze: `shared` trains the new tasks alone, the old model stays as it is; `none` trains all.
         tensorboard: also write TensorBoard event files into the run (`pip install polyrank[tensorboard]`).
     """
 
@@ -100,6 +101,8 @@ class TrainConfig:
     save_seconds: Annotated[float, Ge(0)] = 60.0
     threads: Annotated[int, Ge(0)] = 0
     precision: Precision = "auto"
+    warm_start: str = ""
+    freeze: Literal["none", "shared"] = "none"
     tensorboard: bool = False
 
 
