@@ -65,6 +65,28 @@ class Branch(nn.Module):
         return mixed + torch.einsum("bnt,tbh->nbh", weights[:, :, self.own :], vectors.to(weights.dtype))
 
 
+class Vectors(nn.Module):
+    """All tasks' vectors: the old model's architecture, and the branch of the new tasks that reads them.
+
+    Args:
+        base: the old ranker; it is not registered here, but where it belongs.
+        branch: of the new tasks.
+        frozen: whether the old architecture is left out of the graph.
+    """
+
+    def __init__(self, base: Any, branch: Branch, *, frozen: bool) -> None:
+        super().__init__()
+        self._base, self.branch, self.frozen = [base], branch, frozen
+        self.out_width = base.architecture.out_width
+
+    def forward(self, x: Inputs) -> Tensor:
+        """`[B, D]` → `[T + N, B, H]`, the old tasks' first; imputations of `dr` stand between."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            vectors: Tensor = self._base[0].architecture(x)
+        new: Tensor = self.branch(x, vectors[: self.branch.old])
+        return torch.cat([vectors, new.to(vectors.dtype)])
+
+
 class ExtendedRanker(nn.Module):
     """A ranker of the old model's T tasks and N new ones, the old ones first; it is used as a `Ranker` is.
 
@@ -85,7 +107,8 @@ class ExtendedRanker(nn.Module):
         self.old, self.new = len(base.heads.kinds), len(heads.kinds)
         self.new_heads = heads
         width = base.architecture.out_width
-        self.branch = Branch(base.in_width, self.old, self.new, width, config.extension)
+        branch = Branch(base.in_width, self.old, self.new, width, config.extension)
+        self.architecture = Vectors(base, branch, frozen=frozen)
         self.new_towers = Towers(self.new, width, config.towers, dropout=config.tower_dropout, biases=heads.biases())
         if frozen:
             base.requires_grad_(False)
@@ -94,6 +117,26 @@ class ExtendedRanker(nn.Module):
     def embeddings(self) -> Any:
         """The old model's; the new tasks have none of their own."""
         return self.base.embeddings
+
+    @property
+    def branch(self) -> Branch:
+        """The new tasks' own experts and gates."""
+        return self.architecture.branch
+
+    @property
+    def towers(self) -> nn.ModuleList:
+        """The old tasks' and the new ones'."""
+        return nn.ModuleList([self.base.towers, self.new_towers])
+
+    @property
+    def heads(self) -> nn.ModuleList:
+        """The old tasks' and the new ones'."""
+        return nn.ModuleList([self.base.heads, self.new_heads])
+
+    @property
+    def kinds(self) -> list[str]:
+        """`[T + N]` the tasks' kinds."""
+        return [*self.base.heads.kinds, *self.new_heads.kinds]
 
     @property
     def space(self) -> Any:
@@ -111,15 +154,19 @@ class ExtendedRanker(nn.Module):
         """Logits `[B, L]` float32, the old tasks' first."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x, first_order = self.base.read(batch)
-            vectors: Tensor = self.base.architecture(x)
-            old: Tensor = self.base.answer(vectors, first_order, batch.rows)
-        new: Tensor = self.new_towers(self.branch(x, vectors[: self.old])).float()  # what follows are imputations
+        vectors = self.architecture(x)
+        old: Tensor = self.base.answer(vectors[: -self.new], first_order, batch.rows)
+        new: Tensor = self.new_towers(vectors[-self.new :]).float()
         return torch.cat([old, new], dim=1)
 
     def predict(self, batch: Batch) -> Tensor:
         """Probabilities, or values in the label's unit: `[B, T + N]` float32."""
-        old, new = self._split(self(batch))
-        return torch.cat([self.base.values(old, batch.ids), self.new_heads.predict(new, batch.ids)], dim=1)
+        return self.values(self(batch), batch.ids)
+
+    def values(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """`forward`'s logits and the ids of their rows → predictions."""
+        old, new = self._split(logits)
+        return torch.cat([self.base.values(old, ids), self.new_heads.predict(new, ids)], dim=1)
 
     def losses(self, logits: Tensor, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
         """Each task's loss over its rows, the new tasks' over their own; `smoothing` as of a `Ranker`: `[T + N]`."""

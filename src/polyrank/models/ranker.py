@@ -207,6 +207,11 @@ class Ranker(nn.Module):
             biases=[own for own in biases for _ in range(self.members)],
         )
 
+    @property
+    def kinds(self) -> list[str]:
+        """`[T]` the tasks' kinds."""
+        return self.heads.kinds
+
     def views(self, batch: Batch) -> Batch:
         """The batch with each row once for every member, as `forward` gives logits; of one member the batch itself."""
         if self.members == 1:

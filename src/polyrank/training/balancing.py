@@ -88,7 +88,7 @@ class Balancing:
         self.weights = state["weights"].clone()
 
     def _quality(self, metric: Quality, logits: Tensor, batch: Batch) -> Tensor:
-        predictions = self.ranker.heads.predict(logits[:, : len(self.tasks)])
+        predictions = self.ranker.values(logits, batch.ids)
         if metric == "auc":
             return concordance(predictions, batch.labels, batch.where)
         others = [name for name, kind in zip(self.tasks, self.ranker.kinds, strict=True) if kind != "binary"]

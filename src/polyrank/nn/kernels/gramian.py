@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from polyrank.nn.kernels.vectors import BYTES, LANES, dot
+from polyrank.nn.kernels.vectors import LANES, dot
 
 
 @njit(parallel=True, cache=True, nogil=True)
@@ -22,7 +22,7 @@ def gramian(gradients: Any, weights: Any, columns: Any, out: Any) -> None:
         out: `[N, T, T]` float64, written: the sums over each part of the rows, both triangles.
     """
     tasks, rows, width = gradients.shape
-    parts, shared, vectors = len(out), columns.shape[1], width // LANES
+    parts, shared, vectors, kind = len(out), columns.shape[1], width // LANES, gradients.dtype.type(0)
     for part in prange(parts):
         for i in range(tasks):
             for j in range(tasks):
@@ -39,7 +39,7 @@ def gramian(gradients: Any, weights: Any, columns: Any, out: Any) -> None:
                             left, right = columns[i, s], columns[j, s]
                             if left >= 0 and right >= 0:
                                 common += weights[b, left] * weights[b, right]
-                    out[part, i, j] += common * dot(one, BYTES, other, BYTES, vectors)
+                    out[part, i, j] += common * dot(one, other, vectors, kind)
         for i in range(tasks):
             for j in range(i):
                 out[part, j, i] = out[part, i, j]
