@@ -14,10 +14,8 @@ SCRIPTS = (
     "metrics_speed.py",
     "false_verdicts.py",
     "fusion_search.py",
-SCRIPTS = (
     "calibration.py",
     "selection_bias.py",
-)
     "census.py",
     "claims.py",
     "large_file.py",
