@@ -32,12 +32,13 @@ class TaskBests:
         if overall:
             self.overall = {"step": step, "valid": {t: None if math.isnan(v) else v for t, v in values.items()}}
         better = []
-        for task, own in self.own.items():
-            if math.isnan(values[task]):
+        for task, value in values.items():
+            own = self.own[task]
+            if math.isnan(value):
                 continue
             own["since"] += 1
-            if own["valid"] is None or values[task] > own["valid"]:
-                own.update(step=step, valid=values[task], since=0)
+            if own["valid"] is None or value > own["valid"]:
+                own.update(step=step, valid=value, since=0)
                 better.append(task)
         return better
 
