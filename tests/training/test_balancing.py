@@ -32,10 +32,12 @@ class Network(nn.Module):
         self.architecture = Architecture()
         self.towers = nn.Linear(4, 1)
         self.heads = nn.Module()
-        self.heads.predict = torch.sigmoid
         self.kinds = list(kinds)
         self.added = None
         self.space = SimpleNamespace(training="own")
+
+    def values(self, logits, ids):
+        return torch.sigmoid(logits)
 
     def dense_parameters(self):
         return self.named_parameters()
@@ -59,7 +61,7 @@ def _seed():
 
 def batch_of(rows=32):
     labels = (torch.rand(rows, 2) < 0.5).float()
-    return SimpleNamespace(x=torch.randn(rows, 3), labels=labels, where=torch.ones(rows, 2, dtype=torch.bool))
+    return SimpleNamespace(ids=None, x=torch.randn(rows, 3), labels=labels, where=torch.ones(rows, 2, dtype=torch.bool))
 
 
 def made(method, network, steps=100, **knobs):
