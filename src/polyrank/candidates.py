@@ -195,7 +195,7 @@ def judge_config(config: FusionConfig, data: Requests) -> JudgeConfig:
 
 
 def context_columns(config: FusionConfig, schema: Schema) -> tuple[str, ...]:
-    """What the formulas read besides tasks and parameters, and the segment's column.
+    """What formulas and learned rankers read besides tasks and parameters, and the segment's column.
 
     Raises:
         ConfigError: the formula is a word that is no preset, or no formula.
@@ -208,7 +208,7 @@ def context_columns(config: FusionConfig, schema: Schema) -> tuple[str, ...]:
         if text and text not in PRESETS:
             known = {*schema.task_names, *config.parameters}
             found += [name for name in names(parse(text)) if name not in known]
-    return tuple(dict.fromkeys([*found, *([config.segment] if config.segment else [])]))
+    return tuple(dict.fromkeys([*found, *config.learn.context, *([config.segment] if config.segment else [])]))
 
 
 def _heads(config: FusionConfig, tasks: Sequence[str]) -> tuple[str, ...]:

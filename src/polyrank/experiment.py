@@ -1,6 +1,7 @@
 """The verbs: what a command does, from paths to files. The only module that knows everything."""
 
 import datetime
+import json
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from polyrank.calibrating import calibrate_run
 from polyrank.candidates import read_parts, run_directory
-from polyrank.config import override
+from polyrank.config import override, to_table
 from polyrank.data.infer import infer_schema
 from polyrank.data.profile import profile
 from polyrank.data.readers import Source
@@ -19,7 +20,8 @@ from polyrank.datasets import PREFIX, open_data, open_schema
 from polyrank.errors import ConfigError, RunError
 from polyrank.evaluation.predict import PRIMARY
 from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text
-from polyrank.fuse import run_search, write_trials
+from polyrank.fuse import formula, run_search, write_trials
+from polyrank.fuse_learn import run_learn
 from polyrank.fusion.calibration import Method
 from polyrank.fusion.formula import Formula, scope_of
 from polyrank.fusion.fusion import Fusion
@@ -27,6 +29,7 @@ from polyrank.fusion.shapes import head_kind
 from polyrank.fusion.store import FILE as FUSION_FILE
 from polyrank.fusion.store import load_fusion, save_fusion
 from polyrank.fusion_report import calibration_html, fusion_html
+from polyrank.learned_report import learned_html
 from polyrank.progress import Progress, Silent
 from polyrank.report import profile_html, seesaw_html
 from polyrank.run_report import run_html
@@ -259,6 +262,43 @@ def fuse_search(
         write_trials(chosen.found, out / "trials.parquet")
         write_json(out / "search.json", document)
         write_text(out / "report.html", fusion_html(document))
+        return document
+
+
+def fuse_learn(
+    config: Path, overrides: Sequence[str], out: Path, *, resume: bool, command: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train learned rankers over a run's predictions; what `learned.json` holds.
+
+    Raises:
+        PolyrankError: see the classes of `polyrank.errors`; rankers that were trained are kept.
+    """
+    settings, progress = load_settings(config, overrides), progress or Silent()
+    fusing, directory = settings.fusion, run_directory(settings.fusion, settings.base)
+    against = load_fusion(settings.base / fusing.learn.against) if fusing.learn.against else None
+    with locked(out):
+        sweep(out)
+        table = json.loads(json.dumps(to_table(fusing)))  # as it is read back
+        if (out / "config.json").exists() and (not resume or read_json(out / "config.json") != table):
+            raise RunError(
+                "learned rankers need a directory of their own, and a resumed call the [fusion] it began with",
+                received=f"{out} holds rankers" + (" of another [fusion]" if resume else ""),
+                mend="name another --out, or go on with them by --resume",
+            )
+        parts = read_parts(load_scorable(directory), settings, progress)
+        write_json(out / "config.json", table)
+        current = formula(fusing.current, parts["valid"].kinds, parts["valid"]) if fusing.current else None
+        learned = run_learn(fusing, parts, current, against, out, progress)
+        document = {
+            **learned.document,
+            "title": f"Learned fusions of {directory.name}",
+            "run": str(directory),
+            "command": command,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        save_fusion(learned.fusion, out)
+        write_json(out / "learned.json", document)
+        write_text(out / "report.html", learned_html(document))
         return document
 
 

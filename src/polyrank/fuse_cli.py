@@ -20,7 +20,7 @@ from polyrank.options import (
 )
 from polyrank.progress import Terminal
 
-fuse_app = typer.Typer(no_args_is_help=True, help="From several predictions to one ranking: search, attach.")
+fuse_app = typer.Typer(no_args_is_help=True, help="From several predictions to one ranking: search, learn, attach.")
 
 
 def calibrate(
@@ -62,6 +62,27 @@ def search(
 
     found = experiment.fuse_search(config, set_ or [], out, resume=resume, command=command_line(), progress=Terminal())
     _print_fusion(found)
+    advice = f"report: {(out / 'report.html').resolve()}\nattach it: polyrank fuse attach {found['run']} {out}"
+    out_console.print(f"\n{advice}", markup=False, soft_wrap=True)
+
+
+@fuse_app.command()
+def learn(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Where to write the rankers, learned.json and report.html.")],
+    set_: Sets = None,
+    resume: Resume = False,
+) -> None:
+    """Train rankers over the predictions: trained and chosen on validation data, reported on test data.
+
+    [bold]fusion.learn[/] names the rankers (lambdarank, monotone, listwise), the columns that they may use besides the
+    heads, and a searched formula to beat; [bold]fusion.reward[/] says what they are trained to.
+    """
+    check_config(config, set_)
+    from polyrank import experiment
+
+    found = experiment.fuse_learn(config, set_ or [], out, resume=resume, command=command_line(), progress=Terminal())
+    _print_fusion({"judged": found, "reference": found["reference"], "formulas": {}, "notes": found["notes"]})
     advice = f"report: {(out / 'report.html').resolve()}\nattach it: polyrank fuse attach {found['run']} {out}"
     out_console.print(f"\n{advice}", markup=False, soft_wrap=True)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, MinLen
 
 from polyrank.evaluation.fused import JudgeConfig
+from polyrank.fusion.learned import LearnConfig
 from polyrank.fusion.reward import RewardConfig
 from polyrank.fusion.search import SearchConfig
 from polyrank.fusion.shapes import Parameter
@@ -32,6 +33,7 @@ class FusionConfig:
         reward: `[fusion.reward]`: what a row was worth; each positive binary behaviour 1 where nothing is said.
         judge: `[fusion.judge]`: how orders are judged; its weights are each positive behaviour 1 where nothing is said.
         search: `[fusion.search]`: how weights are searched.
+        learn: `[fusion.learn]`: which rankers are trained.
     """
 
     run: str = ""
@@ -49,3 +51,4 @@ class FusionConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)

@@ -1,9 +1,11 @@
 """Learned rankers by name: what `polyrank fuse learn` can train. Each gives a `Fusion`, saved like every other."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from annotated_types import Ge, Interval, MinLen
 
 from polyrank.config import nearest
 from polyrank.errors import ConfigError, DataError
@@ -13,6 +15,31 @@ from polyrank.fusion.lambdarank import LambdaRankConfig, learn_lambdarank
 from polyrank.fusion.listwise import ListwiseConfig, learn_listwise
 from polyrank.fusion.monotone import MonotoneConfig, learn_monotone
 from polyrank.progress import Bar
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """`[fusion.learn]`: which rankers are trained, and on what.
+
+    Attributes:
+        rankers: keys of `LEARNERS`.
+        context: numeric columns that they may use besides the heads (a video's length, a user's activity).
+        held: the share of the validation users that stops training early and chooses among the rankers.
+        against: a directory of `fuse search` (relative to the config's file, or absolute): what rankers must beat.
+        seed: of that split.
+        lambdarank: `[fusion.learn.lambdarank]`.
+        monotone: `[fusion.learn.monotone]`.
+        listwise: `[fusion.learn.listwise]`.
+    """
+
+    rankers: Annotated[tuple[str, ...], MinLen(1)] = ("lambdarank", "monotone", "listwise")
+    context: tuple[str, ...] = ()
+    held: Annotated[float, Interval(gt=0, lt=1)] = 0.25
+    against: str = ""
+    seed: Annotated[int, Ge(0)] = 0
+    lambdarank: LambdaRankConfig = field(default_factory=LambdaRankConfig)
+    monotone: MonotoneConfig = field(default_factory=MonotoneConfig)
+    listwise: ListwiseConfig = field(default_factory=ListwiseConfig)
 
 
 @dataclass(frozen=True)
