@@ -16,6 +16,7 @@ from polyrank.data.loader import as_batch
 from polyrank.data.readers import Source
 from polyrank.data.schema import Schema
 from polyrank.errors import ConfigError, DataError
+from polyrank.evaluation.cohorts import buckets
 from polyrank.evaluation.fused import JudgeConfig
 from polyrank.evaluation.predict import ScoreTable, predict, with_truth
 from polyrank.evaluation.requests import Requests, request_ids
@@ -192,6 +193,16 @@ def judge_config(config: FusionConfig, data: Requests) -> JudgeConfig:
                     mend=nearest(name, data.labels),
                 )
     return replace(judged, weights=weights)
+
+
+def cohorts(config: FusionConfig, data: Requests) -> dict[str, np.ndarray]:
+    """By segment, and by buckets of the context columns: long videos are not allowed to win by length alone."""
+    found: dict[str, np.ndarray] = {}
+    if config.segment:
+        found[config.segment] = data.columns[config.segment].astype(np.int64)
+    for name in dict.fromkeys([*([config.context] if config.context else []), *config.learn.context]):
+        found.setdefault(name, buckets(data.columns[name]))
+    return found
 
 
 def context_columns(config: FusionConfig, schema: Schema) -> tuple[str, ...]:

@@ -13,16 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyrank.candidates import Candidates, judge_config
+from polyrank.candidates import Candidates, cohorts, judge_config
 from polyrank.errors import ConfigError
-from polyrank.evaluation.cohorts import buckets
-from polyrank.evaluation.fused import CORNER, JudgeConfig, judge
+from polyrank.evaluation.fused import JudgeConfig, judge
 from polyrank.evaluation.requests import Requests
 from polyrank.files import writing
 from polyrank.fusion.config import FusionConfig
 from polyrank.fusion.formula import Formula, Template
 from polyrank.fusion.fusion import Fusion
-from polyrank.fusion.judged import judged, pareto
+from polyrank.fusion.judged import judged
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.parse import write
 from polyrank.fusion.presets import PRESETS
@@ -87,13 +86,11 @@ def run_search(config: FusionConfig, parts: Mapping[str, Candidates], out: Path,
         rankings,
         reference,
         judge_by,
-        cohorts=_cohorts(config, test.requests),
+        negative=config.negative,
+        cohorts=cohorts(config, test.requests),
         seed=config.search.seed,
         progress=progress,
     )
-    against_it = {CORNER.format(head) for head in config.negative}  # sorting by a hate is nobody's corner
-    table["rankings"] = [ranking for ranking in table["rankings"] if ranking["name"] not in against_it]
-    table["pareto"] = pareto(table)
     scores = {name: ranking.score(test.requests.columns, test.requests.requests) for name, ranking in rankings.items()}
     against = _against(test.requests, scores, judge_by, config.search.seed)
     document = {
@@ -245,16 +242,6 @@ def _trials(template: Template, found: Found) -> dict[str, Any]:
         "best": found.best,
         "front": found.front,
     }
-
-
-def _cohorts(config: FusionConfig, data: Requests) -> dict[str, Rows]:
-    """By segment, and by buckets of the context column: long lists are not allowed to win by length alone."""
-    cohorts: dict[str, Rows] = {}
-    if config.segment:
-        cohorts[config.segment] = data.columns[config.segment].astype(np.int64)
-    if config.context:
-        cohorts[config.context] = buckets(data.columns[config.context])
-    return cohorts
 
 
 def _against(data: Requests, scores: Mapping[str, Rows], config: JudgeConfig, seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from polyrank.candidates import Candidates, judge_config
+from polyrank.candidates import Candidates, cohorts, judge_config
 from polyrank.config import nearest
 from polyrank.errors import ConfigError
 from polyrank.evaluation.requests import Requests
@@ -78,19 +78,15 @@ def run_learn(
         for name, fusion in fusions.items()
     }
     chosen = max(goals, key=lambda name: goals[name])
-    others = {
-        SEARCHED: against,
-        CURRENT: current,
-        EQUAL: None if against or current else _equal(config, parts["valid"]),
-    }
-    rivals = {name: fusion for name, fusion in others.items() if fusion is not None}
-    cohorts = {config.segment: test.columns[config.segment].astype(np.int64)} if config.segment else {}
+    given = {SEARCHED: against, CURRENT: current}
+    rivals = {name: fusion for name, fusion in given.items() if fusion} or {EQUAL: _equal(config, parts["valid"])}
     document = judged(
         test,
         {**rivals, **fusions},
         next(iter(rivals)),
         judge_by,
-        cohorts=cohorts,
+        negative=config.negative,
+        cohorts=cohorts(config, test),
         seed=config.learn.seed,
         progress=progress,
     )

@@ -1,13 +1,13 @@
 """Fusions on the rows that judge them: the table, each one's influences and curves, and who gains, in one document."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from polyrank.evaluation.cohorts import cohort_table
 from polyrank.evaluation.curves import response_curves
-from polyrank.evaluation.fused import JudgeConfig, judge
+from polyrank.evaluation.fused import CORNER, JudgeConfig, judge
 from polyrank.evaluation.influence import influence
 from polyrank.evaluation.pareto import front
 from polyrank.evaluation.requests import Requests
@@ -22,6 +22,7 @@ def judged(
     reference: str,
     config: JudgeConfig,
     *,
+    negative: Collection[str] = (),
     cohorts: Mapping[str, Rows] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -33,6 +34,7 @@ def judged(
         fusions: by name.
         reference: the name that all are compared with; "<head> alone" is one too.
         config: how they are judged.
+        negative: heads that speak against a candidate: to sort by a hate is nobody's corner, and is left out.
         cohorts: `[N]` values by name, for tables by cohort; curves are drawn for each value of the first.
         seed: of the bootstrap and of the curves' candidates.
         progress: where to report.
@@ -51,6 +53,8 @@ def judged(
         for name, fusion in fusions.items():
             scores[name] = fusion.score(data.columns, data.requests)
         document = judge(data, scores, reference, config, seed=seed, bar=bar)
+        left_out = {CORNER.format(head) for head in negative}
+        document["rankings"] = [ranking for ranking in document["rankings"] if ranking["name"] not in left_out]
         segments = next(iter(cohorts.values()), None)
         influences, curves = {}, {}
         for name, fusion in fusions.items():
@@ -59,12 +63,12 @@ def judged(
             bar.advance(1)
             curves[name] = response_curves(data, fusion.score, segments=segments, seed=seed)
             bar.advance(1)
-    rankings = {**{f"{head} alone": data.columns[head] for head in data.heads}, **scores}
+    corners = {CORNER.format(head): data.columns[head] for head in data.heads if head not in negative}
     return document | {
         "pareto": pareto(document),
         "influence": influences,
         "curves": curves,
-        "cohorts": cohort_table(data, rankings, cohorts, config),
+        "cohorts": cohort_table(data, {**corners, **scores}, cohorts, config),
     }
 
 
