@@ -121,6 +121,7 @@ COMMANDS = [
     [],
     ["demo"],
     ["compare"],
+    ["tune"],
     ["train"],
     ["evaluate"],
     ["score"],
@@ -142,7 +143,7 @@ def test_help(polyrank, command):
         assert word in result.out
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "train"])
+@pytest.mark.parametrize("command", ["demo", "compare", "tune", "train"])
 def test_a_flag_takes_no_value(polyrank, command):
     (line,) = (line for line in polyrank(command, "--help").out.splitlines() if "--resume" in line)
     assert "<" not in line
@@ -547,6 +548,43 @@ class TestCompare:
         assert_message(result, "did you mean 'epochs'?")
 
 
+class TestTune:
+    def test_prints_the_best_and_where_it_is(self, polyrank, folder):
+        sets = ("--set", "data.test=test.parquet", "--set", "data.tasks=['click']")
+        shutil.copy(folder / "valid.parquet", folder / "test.parquet")
+        out = folder / "search"
+        result = polyrank("tune", folder / "config.toml", "--out", out, "--trials", 2, *sets)
+        assert result.code == 0, result.err
+        found = json.loads((out / "tune.json").read_text())
+        assert [trial["number"] for trial in found["trials"]] == [0, 1]
+        assert "0, the config" in result.out
+        assert "click, test AUC" in result.out
+        assert f"{found['test']['0']['click']['auc']:.4f}" in result.out
+        for name in ("best.toml", "report.html"):
+            assert str((out / name).resolve()) in result.out
+            assert (out / name).exists()
+        assert "trial 1: mean " in result.err
+        again = polyrank("tune", folder / "config.toml", "--out", out, "--trials", 3, *sets)
+        assert_message(again, "a new search needs a directory of its own", "--resume")
+        longer = polyrank("tune", folder / "config.toml", "--out", out, "--trials", 3, "--resume", *sets)
+        assert longer.code == 0, longer.err
+        assert len(json.loads((out / "tune.json").read_text())["trials"]) == 3
+
+    @pytest.mark.parametrize(
+        ("assignment", "words"),
+        [
+            ("tune.space.train.learning_rat={low=0.1, high=1.0}", ["no key 'learning_rat'", "'learning_rate'"]),
+            ("tune.space.train.epochs=3", ["tune.space.train.epochs must be a range", "low = 0.1"]),
+            ("tune.trails=3", ["[tune] has no key 'trails'", "'trials'"]),
+            ("tune.objectives=['clik']", ["tune.objectives must name tasks", "'click'"]),
+        ],
+    )
+    def test_mistakes(self, polyrank, folder, assignment, words):
+        result = polyrank("tune", folder / "config.toml", "--out", folder / "search", "--set", assignment)
+        assert_message(result, *words)
+        assert not (folder / "search").exists()
+
+
 class TestLastResort:
     def test_interrupt_is_1(self, polyrank, folder, monkeypatch):
         def interrupted(*arguments, **knobs):
@@ -583,7 +621,7 @@ def test_exit_codes_of_a_process(arguments, code, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize("command", ["train", "compare", "tune"])
 @pytest.mark.parametrize(
     ("text", "sets", "rule"),
     [

@@ -24,6 +24,23 @@ def test_a_file_gets_plain_lines_and_one_for_each_note() -> None:
     assert lines[2:] == ["logs/day[1].parquet", "warning: [x] leaks into a very long line that stays one line"]
 
 
+def test_few_long_units_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    with Terminal(Console(file=out, width=40)).bar("trials", 10, unit="trials") as bar:
+        bar.advance(2)  # were there before
+        clock[0] += 120
+        bar.advance(2, "best 0.9")
+        bar.advance(6, "best 0.9")
+
+    assert out.getvalue().splitlines()[1:] == [
+        "trials: 4 of 10 trials, 0:06:00 left, best 0.9",
+        "trials: 10 of 10 trials, 0:00:00 left, best 0.9",
+    ]
+
+
 def test_a_terminal_shows_bars_and_clears_them() -> None:
     out = io.StringIO()
     terminal = Terminal(Console(file=out, width=100, force_terminal=True))

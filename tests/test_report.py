@@ -272,10 +272,12 @@ def balanced_study() -> dict[str, Any]:
     for model in study["models"]:
         model["name"] += " + dwa"
     curve = study["models"][0]["curves"][0]
-    count = len(curve["rows"])
-    curve["weights"] = {name: [1.0 + 0.1 * i for i in range(count)] for name in names}
-    curve["gradient_norms"] = {name: [0.5] * count for name in names}
-    curve["cosines"] = [[[1.0, -0.25], [-0.25, 1.0]]] * count
+    curve["balance"] = {
+        "step": [10, 20],
+        "weights": {name: [1.0, 1.5] for name in names},
+        "norms": {name: [0.5, 0.5] for name in names},
+        "cosines": [[[1.0, -0.25], [-0.25, 1.0]]] * 2,
+    }
     study["pareto"] = {
         "reference": dict.fromkeys(names, 0.9),
         "hypervolume": 0.0042,

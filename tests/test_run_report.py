@@ -34,9 +34,13 @@ RUN: dict[str, Any] = {
         "best": [True, True, False],
         "train_loss": {"click": [0.7, 0.6, 0.5], "watch": [3.0, 2.0, 1.0]},
         "valid": {"click": [0.8, 0.81, 0.82], "watch": [0.6, 0.63, None]},
-        "weights": {"click": [1.0, 1.2, 1.4], "watch": [1.0, 0.8, 0.6]},
-        "gradient_norms": {"click": [0.1, 0.2, 0.3], "watch": [10.0, 20.0, 0.0]},
-        "cosines": [[[1.0, -0.5], [-0.5, 1.0]], None, [[1.0, 0.5], [0.5, 1.0]]],
+        "balance": {
+            "step": [5, 10, 15],
+            "losses": {"click": [0.9, 0.8, 0.7], "watch": [None, None, None]},
+            "weights": {"click": [1.0, 1.2, 1.4], "watch": [1.0, 0.8, 0.6]},
+            "norms": {"click": [0.1, 0.2, 0.3], "watch": [10.0, 20.0, 0.0]},
+            "cosines": [[[1.0, -0.5], [-0.5, 1.0]], None, [[1.0, 0.5], [0.5, 1.0]]],
+        },
     },
 }
 
@@ -72,15 +76,17 @@ def test_every_curve_is_the_recorded_numbers() -> None:
     lines = [[trace["y"] for trace in figure["data"]] for figure in drawn]
     assert lines[:4] == [[[0.8, 0.81, 0.82]], [[0.7, 0.6, 0.5]], [[0.6, 0.63, None]], [[3.0, 2.0, 1.0]]]
     assert lines[4] == [[1.0, 1.2, 1.4], [1.0, 0.8, 0.6]]
-    assert lines[5] == [[0.1, 0.2, 0.3], [10.0, 20.0, None]]  # on a logarithmic axis 0 has no place
-    assert lines[6] == [[-0.5, None, 0.5]]
-    assert len(drawn) == 7
+    assert lines[5] == [[0.9, 0.8, 0.7]]
+    assert lines[6] == [[0.1, 0.2, 0.3], [10.0, 20.0, None]]  # on a logarithmic axis 0 has no place
+    assert lines[7] == [[-0.5, None, 0.5]]
+    assert len(drawn) == 8
+    assert all(trace["x"] == [5, 10, 15] for figure in drawn[4:] for trace in figure["data"])
     assert all(figure["layout"]["shapes"][0]["x0"] == 2000 for figure in drawn[:4])  # the kept checkpoint
 
 
 def test_weights_that_never_move_are_no_picture() -> None:
     run = copy.deepcopy(RUN)
-    run["history"]["weights"] = {"click": [1.0, 1.0, 1.0], "watch": [2.0, 2.0, 2.0]}
+    run["history"]["balance"]["weights"] = {"click": [1.0, 1.0, 1.0], "watch": [2.0, 2.0, 2.0]}
     assert "Loss weights" not in words(run_html(run))
     assert "Loss weights" in words(run_html(RUN))
 

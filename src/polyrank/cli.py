@@ -110,6 +110,39 @@ def compare(
 
 
 @app.command()
+def tune(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Where to write trials, tune.json, report.html and best.toml.")],
+    set_: Sets = None,
+    trials: Annotated[
+        int, typer.Option(metavar="N", min=0, help="How many trials there shall be in the end; 0: tune.trials.")
+    ] = 0,
+    resume: Resume = False,
+) -> None:
+    """Search for loss weights and other settings on validation data; report the best, or the front, on test data.
+
+    The config's section tune says what is maximised and what may vary:
+
+        objectives = ["click", "like"]      # two or more: their Pareto front
+        space.balance.static.weights.like = { low = 0.1, high = 10.0, log = true }
+        space.train.learning_rate = { low = 3e-4, high = 1e-2, log = true }
+        space.model.architecture = { choices = ["mmoe", "ple"] }
+
+    Without a space: the tasks' loss weights, the learning rate, and the
+    embeddings' dropout. The first trial is the config as it is. Ctrl-C keeps
+    all trials; resumed, the search goes on, also with the trial that was cut
+    off, and with --trials 80 one of 50 is made longer.
+    """
+    check_config(config, set_)
+    from polyrank import experiment
+
+    found = experiment.tune(
+        config, set_ or [], out, trials=trials, resume=resume, command=command_line(), progress=Terminal()
+    )
+    _print_search(found, out)
+
+
+@app.command()
 def train(
     config: Config,
     out: Annotated[Path, typer.Option(help="The run directory to make.")],
@@ -293,6 +326,26 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
     for note in study["notes"]:
         out_console.print(f"[dim]note: {note}[/]", soft_wrap=True)
     out_console.print(f"\nreport: {(out / 'report.html').resolve()}", markup=False, soft_wrap=True)
+
+
+def _print_search(found: dict[str, Any], out: Path) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("trial")
+    for task in found["tasks"]:
+        for heading in (f"{task['name']}, test {task['metric'].upper()}", "Δ config"):
+            table.add_column(escape(heading), justify="right")
+    baseline = found["baseline"]
+    for number in dict.fromkeys([*([] if baseline is None else [baseline]), *found["chosen"]]):
+        cells = []
+        for task in found["tasks"]:
+            gap = found["against_config"].get(str(number), {}).get(task["name"])
+            cells += [text_of(found["test"][str(number)][task["name"]][task["metric"]]), delta_of(gap)]
+        table.add_row(f"{number}, the config" if number == baseline else str(number), *cells)
+    out_console.print(table)
+    out_console.print()
+    if len(found["objectives"]) == 1:
+        out_console.print(f"best config: {(out / 'best.toml').resolve()}", markup=False, soft_wrap=True)
+    out_console.print(f"report: {(out / 'report.html').resolve()}", markup=False, soft_wrap=True)
 
 
 def _spread(found: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyrank.calibrating import calibrate_run
 from polyrank.candidates import read_parts, run_directory
-from polyrank.config import override, to_table
+from polyrank.config import override, read_toml, to_table
 from polyrank.data.infer import infer_schema
 from polyrank.data.profile import profile
 from polyrank.data.readers import Source
@@ -47,6 +47,8 @@ from polyrank.scoring import attach, load_scorable, score_to
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 from polyrank.training.history import read_history
+from polyrank.tune import tune_out
+from polyrank.tune_report import tune_html
 
 HERE = Path()
 DEMO: dict[str, Any] = {
@@ -333,6 +335,32 @@ def compare(
     """
     settings = load_settings(config, overrides)
     return _compare(settings, out, progress or Silent(), title=config.stem, command=command, resume=resume)
+
+
+def tune(
+    config: Path,
+    overrides: Sequence[str],
+    out: Path,
+    *,
+    trials: int = 0,
+    resume: bool,
+    command: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The search of a config file: `tune.json` and `report.html` in `out`, and `best.toml` where one trial is best.
+
+    Raises:
+        PolyrankError: see the classes of `polyrank.errors`; the trials so far are kept.
+    """
+    table, progress = override(read_toml(config), overrides), progress or Silent()
+    with locked(out):
+        sweep(out)
+        base = config.resolve().parent
+        found = tune_out(table, base, out, progress, title=config.stem, command=command, trials=trials, resume=resume)
+        found["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(out / "tune.json", found)
+        write_text(out / "report.html", tune_html(found))
+        return found
 
 
 def demo(

@@ -5,6 +5,7 @@ forbids every request, so that it can be mailed, opened from a disk, and read in
 figures travel as JSON that cannot close its script element. Nothing is written here.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
@@ -105,6 +106,15 @@ def value_text(value: object) -> str:
     return (f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.5g}").replace("-", _MINUS)
 
 
+def setting_text(value: object) -> str:
+    """A value of a config in few characters: `0.001234`, `adam`, `[64, 32]`; a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def share_text(value: object) -> str:
     """A share of one as per cent, small ones with more digits: `6.20 %`, `48.2 %`, `<0.01 %`."""
     number = plots.finite(value)
@@ -139,6 +149,7 @@ def _environment() -> Environment:
         "count": count_text,
         "value": value_text,
         "share": share_text,
+        "setting": setting_text,
         "display": plots.display_name,
         "figure_json": _figure_json,
     }

@@ -22,7 +22,7 @@ ACCENT, REFERENCE = "#0072b2", "#8a94a3"
 _MODEL_COLORS: Final = ("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
 _DASHES: Final = ("", "7 3", "2 3", "9 3 2 3")
 _HALO: Final = {"color": "white", "width": 1}
-_SEQUENTIAL: Final = [[0.0, "#f5f9fc"], [0.5, "#7db5d8"], [1.0, "#08519c"]]
+SEQUENTIAL: Final = [[0.0, "#f5f9fc"], [0.5, "#7db5d8"], [1.0, "#08519c"]]
 DIVERGING: Final = [[0.0, "#b35806"], [0.5, "#ffffff"], [1.0, "#08519c"]]
 
 _FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -342,7 +342,7 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], z: Sequence[Sequence[fl
             y=[label(name) for name in rows],
             z=z,
             texttemplate=cell,
-            colorscale=_SEQUENTIAL,
+            colorscale=SEQUENTIAL,
             showscale=False,
             xgap=2,
             ygap=2,

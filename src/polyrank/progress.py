@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -109,7 +110,7 @@ class _Lines(Bar):
 
     def __init__(self, progress: Progress, label: str, total: int | None, unit: str) -> None:
         self._progress, self._label, self._unit = progress, label, unit
-        self._total = "" if total is None else f" of {total:,}"
+        self._total, self._end = "" if total is None else f" of {total:,}", total
         self._done, self._before, self._began = 0, -1, time.monotonic()
 
     def advance(self, rows: int, note: str = "") -> None:
@@ -118,8 +119,16 @@ class _Lines(Bar):
             self._before = self._done  # what comes first was done before: a resumed training says where it stands
         if note:
             speed = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
-            done = f"{self._done:,}{self._total} {self._unit}, {speed:,.0f} {self._unit}/s"
-            self._progress.say(f"{self._label}: {done}, {note}")
+            pace = f"{speed:,.0f} rows/s"
+            if self._unit != "rows":  # few and long ones
+                pace = "" if self._end is None or not speed else f"{_clock((self._end - self._done) / speed)} left"
+            done = ", ".join(part for part in (f"{self._done:,}{self._total} {self._unit}", pace, note) if part)
+            self._progress.say(f"{self._label}: {done}")
+
+
+def _clock(seconds: float) -> str:
+    """`0:03:20`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 class Sent(Progress, Bar):

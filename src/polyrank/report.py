@@ -234,7 +234,7 @@ def _pareto_rows(study: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _balance_panels(model: Mapping[str, Any], tasks: Sequence[str]) -> list[Panel]:
     """What the balancer of the first seed's run recorded."""
     curves = model.get("curves") or []
-    return balance_panels(curves[0], tasks) if curves else []
+    return balance_panels(curves[0].get("balance") or {}, tasks) if curves else []
 
 
 def _gate_panels(model: Mapping[str, Any], largest: float) -> list[Panel]:

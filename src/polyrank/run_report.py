@@ -33,7 +33,7 @@ def run_html(run: Mapping[str, Any]) -> str:
         architecture=display_name(str(run.get("architecture") or "")),
         columns={key: name for key, name in METRICS.items() if key in known},
         curves=_curve_panels(history, run["tasks"]),
-        balance=balance_panels(history, tasks),
+        balance=balance_panels(history.get("balance") or {}, tasks),
         best=_best(history),
     )
 

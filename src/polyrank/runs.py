@@ -9,7 +9,7 @@ import datetime
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -84,7 +84,7 @@ def prepare(settings: Settings, directory: Path, progress: Progress, *, test: bo
         StorageError: the disk is full.
     """
     schema = open_schema(settings.data.schema, settings.base)
-    _check_tasks(schema, settings)
+    check_tasks(schema, settings)
     _check_config(directory / "config.toml", settings)
     old = _old_run(settings)
     if old is not None:
@@ -177,9 +177,15 @@ def check_new(directory: Path) -> None:
 
 
 def train_run(
-    prepared: Prepared, settings: Settings, directory: Path, progress: Progress, *, resume: bool
+    prepared: Prepared,
+    settings: Settings,
+    directory: Path,
+    progress: Progress,
+    *,
+    resume: bool,
+    observer: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> tuple[Ranker, TrainResult]:
-    """Train in a run directory that `begin` made; the ranker as it was at its best."""
+    """Train in a run directory that `begin` made; the ranker as it was at its best. For `observer` see `Trainer`."""
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     torch.manual_seed(settings.train.seed)
@@ -193,7 +199,8 @@ def train_run(
         Loader(prepared.schema, prepared.parts[part], size, settings.train.seed, settings.data.tasks)
         for part, size in (("train", settings.train.batch_size), ("valid", EVALUATION_BATCH))
     )
-    result = Trainer(ranker, balancer, train, valid, settings.train, directory, progress).fit(resume=resume)
+    trainer = Trainer(ranker, balancer, train, valid, settings.train, directory, progress, observer)
+    result = trainer.fit(resume=resume)
     ranker.load_state_dict(load_checkpoint(directory / "checkpoints/best.safetensors")["model"])
     ranker.eval()
     return ranker, result
@@ -313,7 +320,12 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_tasks(schema: Schema, settings: Settings) -> None:
+def check_tasks(schema: Schema, settings: Settings) -> None:
+    """Refuse an experiment that names tasks which the schema does not have, or a balancer that does not suit them.
+
+    Raises:
+        ConfigError: it does.
+    """
     for name in settings.data.tasks:
         if name not in schema.task_names:
             raise ConfigError(

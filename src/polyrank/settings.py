@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from polyrank import config
 from polyrank.balancing.balancer import BALANCERS
@@ -80,6 +80,56 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
+class Range:
+    """What a key may be in a search: any number from `low` to `high`, or one of `choices`.
+
+    Attributes:
+        low: the least number.
+        high: the largest number, included; where both ends are whole, only whole numbers are drawn.
+        log: draw evenly on a logarithmic scale: for learning rates, loss weights, all whose ratios matter.
+        step: draw only `low`, `low + step`, `low + 2·step` …
+        choices: draw one of these: numbers, words, or lists such as [64, 32].
+    """
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: Annotated[int | float, Gt(0)] | None = None
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """`[tune]`: a search for loss weights and other settings.
+
+    Attributes:
+        objectives: what is maximised on validation data: `mean` (over the tasks' AUC, XAUC for regression) or a task's
+            name; two tasks or more are maximised together: the result is their Pareto front.
+        trials: how many settings are tried.
+        sampler: who proposes them: `tpe` (tree-structured Parzen estimator, also for several objectives), `nsga2` (an
+            evolution of `population`), or `random` (the control: a search that cannot beat it has learnt nothing).
+        startup: trials drawn at random before `tpe` begins to learn from the others.
+        population: of `nsga2`.
+        prune: end a trial early whose best value lies below the median of the others' at the same evaluation (one
+            objective only). Set train.evaluations_per_epoch higher to give it more to go by.
+        prune_after: evaluations that every trial is given first.
+        seed: of the sampler.
+        space: by key (`train.learning_rate`, `balance.static.weights.like`) what may be tried; where empty, the
+            learning rate, the embeddings' dropout, and every task's loss weight but the first's, which stays as it is.
+    """
+
+    objectives: Annotated[tuple[str, ...], MinLen(1)] = ("mean",)
+    trials: Annotated[int, Ge(1)] = 50
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    startup: Annotated[int, Ge(1)] = 10
+    population: Annotated[int, Ge(2)] = 16
+    prune: bool = True
+    prune_after: Annotated[int, Ge(0)] = 1
+    seed: Annotated[int, Ge(0)] = 0
+    space: dict[str, Range] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole experiment, every section typed.
 
@@ -95,6 +145,7 @@ class Settings:
     balance: BalanceConfig
     train: TrainConfig
     compare: CompareConfig
+    tune: TuneConfig
     base: Path
     fusion: FusionConfig = field(default_factory=FusionConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -162,6 +213,7 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         "train": TrainConfig,
         "compare": CompareConfig,
         "fusion": FusionConfig,
+        "tune": TuneConfig,
     }
     for name, section in table.items():
         if name not in sections:
@@ -197,6 +249,7 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
         config.build(BalanceConfig, parts["balance"], "balance"),
         config.build(TrainConfig, parts["train"], "train"),
         config.build(CompareConfig, parts["compare"], "compare"),
+        config.build(TuneConfig, parts["tune"] | {"space": _space(parts["tune"].get("space", {}))}, "tune"),
         base,
         config.build(FusionConfig, parts["fusion"], "fusion"),
         options,
@@ -228,3 +281,22 @@ def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
             mend="remove it",
         )
     return settings
+
+
+def _space(table: Any, prefix: str = "") -> Any:
+    """A space by whole keys, whether they were written quoted, dotted or as tables within tables."""
+    if not isinstance(table, Mapping):
+        return table
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and not {"low", "high", "choices"} & value.keys():
+            flat |= _space(value, f"{prefix}{key}.")
+        elif isinstance(value, Mapping):
+            flat[f"{prefix}{key}"] = value
+        else:
+            raise ConfigError(
+                f"tune.space.{prefix}{key} must be a range or choices",
+                received=repr(value),
+                mend="write { low = 0.1, high = 10.0, log = true } or { choices = [1, 2] }",
+            )
+    return flat

@@ -174,6 +174,8 @@ class _Judge:
             {"seed": seed} | read_history(directory / "history.jsonl", names)
             for seed, directory in zip(self.compare.seeds, directories, strict=True)
         ]
+        for curve in curves[1:]:
+            curve.pop("balance", None)  # large, and shown of the first seed only
         return {
             "name": one.name,
             "architecture": one.architecture,

@@ -30,8 +30,10 @@ def test_two_objectives_are_a_plane_with_a_staircase() -> None:
     assert [trace.marker.symbol for trace in drawn] == ["circle", "circle", "circle-open", "diamond-open"]
 
 
-def test_without_a_reference_there_is_no_staircase() -> None:
-    (one,) = front_figure([Point("a", (1.0, 2.0), "front", BLUE)], ["x", "y"]).data
+def test_without_a_reference_the_staircase_begins_at_the_worst_of_what_is_shown() -> None:
+    points = [Point("a", (1.0, 2.0), "front", BLUE), Point("b", (0.5, 1.0), "dominated", BLUE)]
+    stairs, one, _ = front_figure(points, ["x", "y"]).data
+    assert list(zip(stairs.x, stairs.y, strict=True)) == [(0.5, 2.0), (1.0, 2.0), (1.0, 1.0)]
     assert one.mode == "markers"
 
 
@@ -57,7 +59,7 @@ def test_nothing_to_show_is_no_trace() -> None:
 
 
 def test_names_are_text() -> None:
-    (one,) = front_figure([Point("<b>a</b>", (1.0, 2.0), "front", BLUE, "<i>")], ["<u>", "y"]).data
+    (_, one) = front_figure([Point("<b>a</b>", (1.0, 2.0), "front", BLUE, "<i>")], ["<u>", "y"]).data
     assert (one.name, one.text) == ("&lt;b&gt;a&lt;/b&gt;", ("&lt;i&gt;",))
     assert "<u>" not in one.hovertemplate
 

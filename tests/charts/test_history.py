@@ -11,7 +11,7 @@ def matrix(ab: float, ac: float, bc: float) -> list[list[float]]:
     return [[1.0, ab, ac], [ab, 1.0, bc], [ac, bc, 1.0]]
 
 
-HISTORY = {"rows": [1, 2, 3], "cosines": [matrix(0.5, -1.0, 0.0), None, matrix(0.25, -0.5, math.nan)]}
+HISTORY = {"step": [1, 2, 3], "cosines": [matrix(0.5, -1.0, 0.0), None, matrix(0.25, -0.5, math.nan)]}
 
 
 def test_every_pair_over_time() -> None:
@@ -31,7 +31,7 @@ def test_conflict_is_the_mean_of_what_was_recorded() -> None:
 
 
 def test_two_tasks_need_no_matrix() -> None:
-    pair = {"rows": [1], "cosines": [[[1.0, 0.5], [0.5, 1.0]]]}
+    pair = {"step": [1], "cosines": [[[1.0, 0.5], [0.5, 1.0]]]}
     assert [panel.title for panel in balance_panels(pair, ["a", "b"])] == ["Agreement over time"]
     assert [panel.title for panel in balance_panels(HISTORY, ["a", "b", "c"])] == ["Agreement over time", "Conflict"]
     assert balance_panels({}, ["a", "b"]) == []
@@ -42,6 +42,13 @@ def test_a_line_leaves_out_what_is_no_number() -> None:
     assert [(trace.name, trace.y) for trace in figure.data] == [("a", (0.5, None, None))]
     assert figure.layout.shapes[0].x0 == 2
     assert not lines_figure([1], {"a": [None]}, best=1).layout.shapes
+
+
+def test_many_points_are_a_line_without_marks() -> None:
+    assert lines_figure(range(30), {"a": [0.5] * 30}).data[0].mode == "lines+markers"
+    line = lines_figure(range(31), {"a": [0.5] * 31}, across="steps").data[0]
+    assert line.mode == "lines"
+    assert "after %{x:,} steps" in line.hovertemplate
 
 
 def test_a_logarithmic_axis_has_no_zero() -> None:

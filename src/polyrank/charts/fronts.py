@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import plotly.graph_objects as go
 
 from polyrank.plots import INK, MUTED, REFERENCE, Stroke, axis_title, blank, finite, label, names_axis
@@ -56,14 +57,18 @@ def plane_figure(points: Sequence[Point], axes: Sequence[str], reference: Sequen
     """Two objectives: the staircase of what the front dominates, then the points, each over its runs.
 
     Returns:
-        One line trace (the staircase, where there is a reference), one marker trace for the runs of each point that has
+        One line trace (the staircase), one marker trace for the runs of each point that has
         some, and one for each point.
     """
     figure = blank(height=420)
     shown = [point for point in points if None not in map(finite, point.values)]
-    steps = sorted(tuple(point.values) for point in shown if point.role == "front")
-    if steps and len(reference) == 2:
-        corners = [(reference[0], steps[0][1]), *steps, (steps[-1][0], reference[1])]
+    places = np.array([point.values for point in shown], np.float64).reshape(-1, 2)
+    front = [place for place, point in zip(places.tolist(), shown, strict=True) if point.role == "front"]
+    if front:
+        # From the corner, if it is known, else from the worst of what is shown.
+        left, bottom = reference if len(reference) == 2 else places.min(axis=0)
+        steps = sorted(front)
+        corners = [(left, steps[0][1]), *steps, (steps[-1][0], bottom)]
         figure.add_scatter(
             x=[x for x, _ in corners],
             y=[y for _, y in corners],

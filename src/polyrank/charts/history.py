@@ -1,6 +1,6 @@
-"""A training as figures: losses, metrics, weights, gradient norms and conflict over the rows seen.
+"""A training as figures: losses, metrics, weights, gradient norms and conflict over time.
 
-Each reads the columns of a history (`polyrank.training.history.read_history`): lists with an entry an evaluation.
+Each reads columns of a history (`polyrank.training.history.read_history`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,26 @@ import plotly.graph_objects as go
 
 from polyrank.plots import DIVERGING, REFERENCE, Panel, axis_title, blank, finite, heatmap, label, line_of, strokes
 
-ROWS = "training rows seen"
+_AXES = {"rows": "training rows seen", "steps": "training steps"}
+_MARKED = 30  # points a line at most that are marked each
 
 
 def lines_figure(
-    rows: Sequence[Any], columns: Mapping[str, Sequence[Any]], *, logarithmic: bool = False, best: float | None = None
+    places: Sequence[Any],
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    across: str = "rows",
+    logarithmic: bool = False,
+    best: float | None = None,
 ) -> go.Figure:
-    """A line for each column over the rows seen; a column without a number has none.
+    """A line for each column over training; a column without a number has none.
 
     Args:
-        rows: training rows seen at each evaluation.
-        columns: values by name, as long as `rows`.
+        places: training rows seen, or steps made.
+        columns: values by name, as long as `places`.
+        across: "rows" or "steps".
         logarithmic: for values whose ratios matter (norms, weights); what is not positive is then left out.
-        best: the rows at which the kept checkpoint was written: a vertical line.
+        best: the place at which the kept checkpoint was written: a vertical line.
     """
     figure = blank(height=260)
     styles = strokes(columns)
@@ -31,17 +38,17 @@ def lines_figure(
         y = [number if number is None or number > 0 or not logarithmic else None for number in map(finite, values)]
         if any(value is not None for value in y):
             figure.add_scatter(
-                x=list(rows),
+                x=list(places),
                 y=y,
-                mode="lines+markers",
+                mode="lines+markers" if len(y) <= _MARKED else "lines",
                 line=line_of(styles[name]),
                 marker={"size": 5},
                 name=label(name),
-                hovertemplate="%{y:.4g} after %{x:,} rows<extra>%{fullData.name}</extra>",
+                hovertemplate=f"%{{y:.4g}} after %{{x:,}} {across}<extra>%{{fullData.name}}</extra>",
             )
     # The legend is below the axis and grows downward: long names of tasks take lines of their own.
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0})
-    figure.update_xaxes(tickformat="~s", rangemode="tozero", nticks=6, title=axis_title(ROWS))
+    figure.update_xaxes(tickformat="~s", rangemode="tozero", nticks=6, title=axis_title(_AXES[across]))
     if logarithmic:
         figure.update_yaxes(type="log", nticks=6, tickformat="~g")
     if best is not None and figure.data:
@@ -49,40 +56,47 @@ def lines_figure(
     return figure
 
 
-def balance_panels(history: Mapping[str, Any], tasks: Sequence[str]) -> list[Panel]:
-    """What a balancer recorded: weights that moved, gradient norms, conflict; a panel for each that is there."""
-    rows = history.get("rows") or []
-    weights, norms = history.get("weights") or {}, history.get("gradient_norms") or {}
+def balance_panels(balance: Mapping[str, Any], tasks: Sequence[str]) -> list[Panel]:
+    """What a balancer did (`balance` of a history): weights that moved, losses, norms, conflict; each that is there."""
+    steps = balance.get("step") or []
+    weights, losses, norms = (balance.get(key) or {} for key in ("weights", "losses", "norms"))
+    agreement = lines_figure(steps, pair_columns(balance, tasks), across="steps")
+    agreement.update_yaxes(range=[-1.05, 1.05], zeroline=True, zerolinecolor=REFERENCE)
     panels = [
         Panel(
-            "Loss weights", "what each task's loss counted for", lines_figure(rows, weights if varies(weights) else {})
+            "Loss weights",
+            "what each task's loss counted for",
+            lines_figure(steps, weights if varies(weights) else {}, across="steps"),
         ),
-        Panel("Gradient norms", "of each task's loss over what is shared", lines_figure(rows, norms, logarithmic=True)),
+        Panel("Losses", "unweighted, logarithmic", lines_figure(steps, losses, across="steps", logarithmic=True)),
         Panel(
-            "Agreement over time", "cosine of two tasks' gradients", lines_figure(rows, pair_columns(history, tasks))
+            "Gradient norms",
+            "of each task's loss over what is shared, logarithmic",
+            lines_figure(steps, norms, across="steps", logarithmic=True),
         ),
+        Panel("Agreement over time", "cosine of two tasks' gradients, below 0: conflict", agreement),
     ]
     if len(tasks) > 2:
         note = "mean cosine; below 0 two tasks pull what they share apart"
-        panels.append(Panel("Conflict", note, conflict_figure(history, tasks)))
+        panels.append(Panel("Conflict", note, conflict_figure(balance, tasks)))
     return [panel for panel in panels if panel.figure.data]
 
 
-def pair_columns(history: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, list[float | None]]:
+def pair_columns(balance: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, list[float | None]]:
     """The cosine of every pair of tasks' gradients over time, by `a and b`."""
-    matrices = history.get("cosines") or []
+    matrices = balance.get("cosines") or []
     return {
         f"{tasks[i]} and {tasks[j]}": [None if matrix is None else finite(matrix[i][j]) for matrix in matrices]
         for i, j in combinations(range(len(tasks)), 2)
     }
 
 
-def conflict_figure(history: Mapping[str, Any], tasks: Sequence[str]) -> go.Figure:
-    """Heat map of the mean cosine between tasks' gradients, over all evaluations that recorded it, from −1 to 1.
+def conflict_figure(balance: Mapping[str, Any], tasks: Sequence[str]) -> go.Figure:
+    """Heat map of the mean cosine between tasks' gradients, over all training, from −1 to 1.
 
     Below 0 two tasks pull the shared parameters apart, above 0 they agree.
     """
-    matrices = [matrix for matrix in history.get("cosines") or [] if matrix]
+    matrices = [matrix for matrix in balance.get("cosines") or [] if matrix]
     z = [[_mean([finite(matrix[i][j]) for matrix in matrices]) for j in range(len(tasks))] for i in range(len(tasks))]
     figure = heatmap(list(tasks) if matrices else [], list(tasks), z, "%{z:+.2f}")
     template = "%{y} and %{x}: mean cosine %{z:+.4f}<extra></extra>"

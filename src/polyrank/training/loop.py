@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -152,6 +153,7 @@ class Trainer:
         config: the knobs.
         run: the run directory.
         progress: where to report.
+        observer: is given every line of the history; an exception of its own ends the training.
     """
 
     def __init__(
@@ -163,8 +165,9 @@ class Trainer:
         config: TrainConfig,
         run: Path,
         progress: Progress,
+        observer: Callable[[dict[str, Any]], None] = lambda record: None,
     ) -> None:
-        self.ranker, self.train, self.valid = ranker, train, valid
+        self.ranker, self.train, self.valid, self.observer = ranker, train, valid, observer
         self.config, self.run, self.progress = config, run, progress
         self.tasks = [train.schema.task_names[position] for position in train.task_positions]
         check_plan(config.metric, self.tasks, config.label_smoothing, ranker.space.training)
@@ -315,6 +318,7 @@ class Trainer:
         for name in self.tasks if board is not None else ():
             board.add_scalar(f"train_loss/{name}", losses[name], place.rows)
             board.add_scalar(f"valid/{name}", values[name], place.rows)
+        self.observer(record)
         return f"{self.config.metric} {value:.4f} (best {place.best:.4f})"
 
     def _kept(self, table: ScoreTable) -> tuple[float, dict[str, float]]:
