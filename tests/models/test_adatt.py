@@ -19,7 +19,7 @@ def test_golden():
     # x = 1: experts give 2 and 4; gates (¼, ¾) and (¾, ¼); one expert each, so v = 1: 3½ + 2 and 2½ + 4
     model = AdaTT(1, 2, AdaTTConfig(levels=1, specific_experts=1, shared_experts=0, widths=(1,)))
     with torch.no_grad():
-        model.levels[0].groups[0].weight.copy_(torch.tensor([[2.0, 4.0]]))
+        model.fusions[0].groups[0].weight.copy_(torch.tensor([[2.0, 4.0]]))
         model.selectors[0].linear.weight.copy_(torch.tensor([[[0.0, math.log(3)]], [[math.log(3), 0.0]]]))
     x = Inputs(torch.ones(1, 1))
     torch.testing.assert_close(model(x), torch.tensor([[[5.5]], [[6.5]]]))
@@ -34,7 +34,9 @@ def by_loop(model, x, tasks, own, shared):
     units = tasks + (shared > 0)
     counts = [own] * tasks + [shared] * (shared > 0)
     states = [x] * units
-    for number, (level, selectors, native) in enumerate(zip(model.levels, model.selectors, model.natives, strict=True)):
+    for number, (level, selectors, native) in enumerate(
+        zip(model.fusions, model.selectors, model.natives, strict=True)
+    ):
         experts = []
         for unit in range(units):
             for index in range(counts[unit]):
@@ -43,7 +45,7 @@ def by_loop(model, x, tasks, own, shared):
                 width = group.first_width
                 weight, bias = (p[..., place * width : (place + 1) * width] for p in (group.weight, group.bias))
                 experts.append(torch.relu(states[unit] @ weight + bias))
-        last = number == len(model.levels) - 1
+        last = number == len(model.fusions) - 1
         learned = list(native.v) if native.v is not None else []
         fused = []
         for unit in range(tasks if last else units):

@@ -57,13 +57,13 @@ class AdaTT(nn.Module):
         self.read = config.gate_columns(columns)
         units = [*range(tasks), *([-1] if config.shared_experts else [])]
         counts = [config.specific_experts] * tasks + [config.shared_experts] * (len(units) - tasks)
-        self.levels, self.selectors, self.natives = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.fusions, self.selectors, self.natives = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for number in range(config.levels):
             fused = units if number < config.levels - 1 else units[:tasks]
             groups = [(len(shape.experts), 0)] if number == 0 else [(count, 0) for count in counts]
             width = in_width if number == 0 else self.out_width
             read = len(self.read) if number == 0 and self.read is not None else width
-            self.levels.append(Level(width, groups, [], config.widths, **config.style))
+            self.fusions.append(Level(width, groups, [], config.widths, **config.style))
             self.selectors.append(Selectors(len(fused), read, len(shape.experts)))
             self.natives.append(Native(fused, shape))
 
@@ -75,7 +75,7 @@ class AdaTT(nn.Module):
         """The tasks' vectors, and each level's gate weights `[U, B, E]`."""
         found: list[Tensor] = []
         states: Tensor | None = None
-        for level, selectors, native in zip(self.levels, self.selectors, self.natives, strict=True):
+        for level, selectors, native in zip(self.fusions, self.selectors, self.natives, strict=True):
             experts: Tensor = level([x] if states is None else states)[0]
             read = self._gate_input(x) if states is None else states
             weights = torch.softmax(selectors(read), dim=2)
