@@ -3,8 +3,7 @@
     python benchmarks/precision.py [--seeds 5] [--epochs 3]
 
 Both trainings of a pair begin with the same weights and see the same batches. Writes
-benchmarks/results/<date>-precision.json and a Markdown table beside it. On a processor without AMX bf16 is slower than
-float32: the AUCs count, no time is reported.
+benchmarks/results/<date>-precision.json and a Markdown table beside it. The AUCs count; no time is reported.
 """
 
 import argparse

@@ -107,6 +107,7 @@ class Worker:
             "rows": result.rows,
             "seconds": result.seconds,
             "steps": result.steps,
+            "waited": trainer.waited,
             "precision": str(used),
             "peak_in_steps": valid.peaks[1] if len(valid.peaks) > 1 else None,
         }

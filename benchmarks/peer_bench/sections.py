@@ -214,9 +214,10 @@ def roofline(
                 train = {"rows": unit * case.batch}
                 used = ours.ask("train", **train)["precision"]
                 ours.ask("products", repeats=3, dtype=kind)
-                pairs = []
+                pairs, waits = [], []
                 for _ in range(amounts.rounds):
                     step = ours.ask("train", **train)
+                    waits.append(step["waited"] / step["seconds"])
                     product = ours.ask("products", repeats=amounts.products, dtype=kind)["seconds"]
                     pairs.append((step["seconds"] / step["steps"], product))
                 note(f"{label}, {precision}: {median(s / p for s, p in pairs):.2f} × its products")
@@ -228,6 +229,7 @@ def roofline(
                 "product_seconds": {"values": (products := [product for _, product in pairs]), **spread(products)},
                 "multiple": spread([step / product for step, product in pairs]),
                 "share": spread([product / step for step, product in pairs]),
+                "waiting": spread(waits),
             }
     return result
 

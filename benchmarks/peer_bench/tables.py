@@ -181,6 +181,7 @@ def _roofline(found: dict[str, Any] | None) -> list[str]:
                 f"{of['product_seconds']['median'] * 1e3:.2f}",
                 _range(of["multiple"], "{:.2f}"),
                 _range(of["share"], "{:.0%}"),
+                _range(of["waiting"], "{:.1%}"),
                 _verdict(of["multiple"]["median"], asked, most=True),
             ]
         )
@@ -191,6 +192,7 @@ def _roofline(found: dict[str, Any] | None) -> list[str]:
         "its products, ms",
         "step = … × products",
         "share of the roofline",
+        "waiting for data (at most 5 %)",
         "asked",
     ]
     note = (
