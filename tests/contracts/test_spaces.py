@@ -215,6 +215,7 @@ def test_a_run_trains_and_scores_alike_when_loaded(training, tmp_path):
     model = {"architecture": "ple", "embedding_width": 4, "towers": [4], "ple": {"widths": [8]}}
     table = {"data": data, "model": model, "space": {"training": training}, "train": {"epochs": 1, "batch_size": 128}}
     document = experiment.train_settings(parse_settings(table, tmp_path), tmp_path / "run")
+    del document["bests"]  # of the training: an evaluation has none
     assert document == experiment.evaluate(tmp_path / "run", str(tmp_path / "valid.parquet")) | {"data": "valid"}
     assert document["joint"]["purchase"]["rows"] == 150 > document["tasks"]["purchase"]["rows"]
     experiment.score(tmp_path / "run", str(tmp_path / "test.parquet"), tmp_path / "scores.parquet")
