@@ -239,7 +239,7 @@ def test_a_missing_label_is_a_label_of_weight_0(make: Make, architecture: str) -
 
 
 def test_a_penalty_joins_the_objective_but_no_task_s_loss(make: Make) -> None:
-    config = replace(CONFIG, epochs=3, learning_rate=0.01)
+    config = replace(CONFIG, epochs=12, learning_rate=0.01)
     distances, losses = {}, {}
     for strength in (0.0, 10.0):
         trainer = make(config, f"run-{strength}", architecture="soft_sharing")
