@@ -168,6 +168,6 @@ def test_a_profile_counts_them_under_every_rule():
 
 
 def test_refused_data_is_counted_whole(tmp_path):
-    big = pa.concat_tables([TABLE] * 50_000)
+    big = pa.concat_tables([TABLE] * 50_000).combine_chunks()
     with pytest.raises(DataError, match="buy: 100,000 rows"):
         Encoders.fit(schema("error", FUNNEL), table_source("log", big, "0"))
