@@ -53,7 +53,7 @@ def train(name: str, cosine: float, seed: int, steps: int) -> tuple[np.ndarray, 
         torch.manual_seed(seed)
         kind, config = MODELS[name]
         model = kind(WIDTH, len(column), config)
-        towers = Towers(len(column), model.out_width, (8,), biases=[0.0] * len(column))
+        towers = Towers(len(column), model.out_width, (8,), biases=[[0.0]] * len(column))
         weights = [*model.parameters(), *towers.parameters()]
         parameters += sum(weight.numel() for weight in weights)
         optimizer = torch.optim.Adam(weights, lr=0.01)
