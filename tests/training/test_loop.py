@@ -253,6 +253,24 @@ def test_a_penalty_joins_the_objective_but_no_task_s_loss(make: Make) -> None:
         assert loss == pytest.approx(losses[0.0][task], rel=0.5)
 
 
+def test_a_second_trainer_of_the_same_ranker_trains_all_of_it(make: Make) -> None:
+    ranker = make(CONFIG, "first").ranker
+    trainer = make(CONFIG, "second")
+    again = Trainer(
+        ranker,
+        build_balancer("static", SCHEMA.task_names, StaticConfig()),
+        trainer.train,
+        trainer.valid,
+        CONFIG,
+        trainer.run,
+        trainer.progress,
+    )
+    before = {name: parameter.detach().clone() for name, parameter in ranker.named_parameters()}
+    again.fit()
+    still = [name for name, parameter in ranker.named_parameters() if torch.equal(parameter, before[name])]
+    assert still == []
+
+
 def test_the_hidden_label_itself_does_not_matter(make: Make) -> None:
     """What stands in a row of weight 0 is never looked at."""
     schema = Schema(SCHEMA.features, (replace(SCHEMA.tasks[0], weight="w"), SCHEMA.tasks[2]))

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from polyrank.balancing.step import Quality, Scope
 from polyrank.errors import ConfigError
@@ -15,6 +17,8 @@ from polyrank.nn.experts import SHARED
 from polyrank.nn.ownership import owned_slices, reading
 
 _LEAST = 2.0**-40  # a weight that is smaller than this times the largest counts as so much: it is divided by
+
+_HOOKS: "WeakKeyDictionary[nn.Module, list[RemovableHandle]]" = WeakKeyDictionary()  # of each architecture's junction
 
 
 class Junction:
@@ -38,9 +42,12 @@ class Junction:
         towers = {id(p) for part in (ranker.towers, ranker.heads) for p in part.parameters()}
         self.below = [p for _, p in ranker.dense_parameters() if id(p) not in towers]
         self.vectors = self.leaf = self.gate_weights = torch.empty(0)
-        architecture.register_forward_hook(self._cut)
+        # The newest junction is the only one: where an earlier trainer had cut, nothing would get below that cut.
+        for handle in _HOOKS.pop(architecture, ()):
+            handle.remove()
+        _HOOKS[architecture] = [architecture.register_forward_hook(self._cut)]
         if self.columns is not None:
-            levels[-1][0].register_forward_hook(self._keep)
+            _HOOKS[architecture].append(levels[-1][0].register_forward_hook(self._keep))
 
     def _cut(self, module: nn.Module, arguments: Any, output: Tensor) -> Tensor | None:
         if not (module.training and output.requires_grad):
