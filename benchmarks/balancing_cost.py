@@ -40,7 +40,7 @@ from polyrank.data.loader import Batch, Loader
 from polyrank.data.schema import Feature, Schema, Task, save_schema
 from polyrank.experiment import DEMO
 from polyrank.progress import Terminal
-from polyrank.runs import EVALUATION_BATCH, build_ranker, prepare
+from polyrank.runs import EVALUATION_BATCH, Prepared, build_ranker, prepare
 from polyrank.settings import Settings, parse_settings
 from polyrank.training.loop import Trainer
 from polyrank.training.step import TrainingStep
@@ -53,6 +53,7 @@ KNOBS = (
     "model.mmoe.widths=[128, 64]",
     "train.precision=float32",
     "train.warmup=0.0",
+    "data.leak_guard=false",
 )
 USUAL, DEEP = "usual way", "mgda, parameters"
 REMEMBER = ("gradnorm", "famo", "mgda", "graddrop", "excess_mtl", DEEP, USUAL)
@@ -78,13 +79,14 @@ def synthetic(folder: Path) -> dict[str, Any]:
     return {"data": {"schema": str(folder / "schema.toml"), "train": str(folder / "log.parquet")}}
 
 
-def trainer_of(name: str, settings: Settings, folder: Path) -> tuple[Trainer, Callable[[Batch], None]]:
+def trainer_of(
+    name: str, prepared: Prepared, settings: Settings, folder: Path
+) -> tuple[Trainer, Callable[[Batch], None]]:
     """A trainer with the balancer `name`, and its step."""
-    prepared = prepare(settings, folder, Terminal(), test=False)
     method = {USUAL: "static", DEEP: "mgda"}.get(name, name)
     knobs = {"gradient_scope": "parameters"} if name == DEEP else {}
     torch.manual_seed(0)
-    ranker = build_ranker(prepared.schema, prepared.encoders, settings)
+    ranker = build_ranker(prepared.schema, prepared.encoders, settings, folder)
     names = prepared.schema.task_names
     train, valid = (
         Loader(prepared.schema, prepared.parts[part], size, 0)
@@ -127,7 +129,8 @@ def usual_step(trainer: Trainer, batch: Batch) -> None:
 def measure(settings: Settings, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of static's step, and every method's time relative to it."""
     names = [*BALANCERS, DEEP, USUAL]
-    made = {name: trainer_of(name, settings, folder) for name in names}
+    prepared = prepare(settings, folder, Terminal(), test=False)
+    made = {name: trainer_of(name, prepared, settings, folder) for name in names}
     train = made["static"][0].train
     with train.epoch(0) as loaded:
         batches = [batch for batch, _ in zip(loaded, range(4), strict=False)]
@@ -154,7 +157,8 @@ def resident(key: str) -> int:
 
 def remember(name: str, settings: Settings, folder: Path) -> None:
     """Print how far resident memory grows in eight steps."""
-    trainer, step = trainer_of(name, settings, folder)
+    prepared = prepare(settings, folder, Terminal(), test=False)
+    trainer, step = trainer_of(name, prepared, settings, folder)
     with trainer.train.epoch(0) as loaded:
         batches = [batch for batch, _ in zip(loaded, range(3), strict=False)]
     before = resident("VmRSS")
@@ -166,7 +170,7 @@ def remember(name: str, settings: Settings, folder: Path) -> None:
 def cosines(settings: Settings, folder: Path) -> dict[str, dict[str, float]]:
     """Of the two tasks' gradients over one epoch, by where they are compared."""
     found: dict[str, list[float]] = {"representation": [], "summed over rows": [], "shared parameters": []}
-    trainer, _ = trainer_of("static", settings, folder)
+    trainer, _ = trainer_of("static", prepare(settings, folder, Terminal(), test=False), settings, folder)
     pull = TrainingStep.pull
 
     def watched(step: TrainingStep, scale: Any = None) -> None:
