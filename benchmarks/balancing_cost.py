@@ -212,18 +212,27 @@ def main() -> None:
             for log, which in (("census", DEMO), ("synthetic", table))
         }
         result: dict[str, Any] = {"command": command, "batch": arguments.batch, "threads": torch.get_num_threads()}
-        result["time"] = {log: measure(each, folder / log, arguments.rounds) for log, each in settings.items()}
+        result |= {"cosines": {}, "memory": {}}
+        result["time"] = {}
+        for log, each in settings.items():
+            result["time"][log] = measure(each, folder / log, arguments.rounds)
+            write(result)
         result["cosines"] = cosines(settings["census"], folder / "census")
-        result["memory"] = {}
+        write(result)
         for log in settings:
             for method in ("static", *REMEMBER):
                 call = [sys.executable, __file__, "--batch", str(arguments.batch), "--remember", method, log, name]
                 lines = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()
                 result["memory"].setdefault(log, {})[method] = json.loads(lines[-1])
+    write(result)
+    print("\n".join(table_of(result)))
+
+
+def write(result: dict[str, Any]) -> None:
+    """What is known so far."""
     target = HERE / f"results/{date.today().isoformat()}-balancing-cost"
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     target.with_suffix(".md").write_text("\n".join(table_of(result)) + "\n", encoding="utf-8")
-    print("\n".join(table_of(result)))
 
 
 def table_of(result: dict[str, Any]) -> list[str]:
@@ -241,8 +250,8 @@ def table_of(result: dict[str, Any]) -> list[str]:
         if method == "static":
             cells = [f"{times[log][method]['ms']:.1f} ms" for log in times]
         for log in times:
-            found = memory[log].get(method)
-            grown = memory[log]["static"]["grown"]
+            found = memory.get(log, {}).get(method)
+            grown = memory.get(log, {}).get("static", {}).get("grown", 0)
             if method == "static":
                 cells.append(f"{grown / 2**20:.0f} MiB")
             else:
