@@ -12,7 +12,8 @@ Memory is the growth of the resident memory during eight steps in a process of i
 
 Also measured: the cosine between the two tasks' gradients on Census, at the representation (rows side by side), summed
 over rows, and at all shared parameters, every fifth step of an epoch. Writes
-benchmarks/results/<date>-balancing-cost.json and .md.
+benchmarks/results/<date>-balancing-cost.json and .md as it goes; the same command on the same day goes on where it was
+cut off.
 """
 
 import argparse
@@ -46,6 +47,7 @@ from polyrank.training.loop import Trainer
 from polyrank.training.step import TrainingStep
 
 HERE = Path(__file__).parent
+TARGET = HERE / f"results/{date.today().isoformat()}-balancing-cost"
 KNOBS = (
     "model.embedding_dropout=0.0",
     "model.architecture=mmoe",
@@ -212,27 +214,32 @@ def main() -> None:
             for log, which in (("census", DEMO), ("synthetic", table))
         }
         result: dict[str, Any] = {"command": command, "batch": arguments.batch, "threads": torch.get_num_threads()}
-        result |= {"cosines": {}, "memory": {}}
-        result["time"] = {}
+        result |= {"time": {}, "cosines": {}, "memory": {}}
+        if TARGET.with_suffix(".json").exists():
+            before = json.loads(TARGET.with_suffix(".json").read_text(encoding="utf-8"))
+            result = before if before["command"] == command else result
         for log, each in settings.items():
-            result["time"][log] = measure(each, folder / log, arguments.rounds)
+            if log not in result["time"]:
+                result["time"][log] = measure(each, folder / log, arguments.rounds)
+                write(result)
+        if not result["cosines"]:
+            result["cosines"] = cosines(settings["census"], folder / "census")
             write(result)
-        result["cosines"] = cosines(settings["census"], folder / "census")
-        write(result)
         for log in settings:
             for method in ("static", *REMEMBER):
+                if method in result["memory"].get(log, {}):
+                    continue
                 call = [sys.executable, __file__, "--batch", str(arguments.batch), "--remember", method, log, name]
                 lines = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()
                 result["memory"].setdefault(log, {})[method] = json.loads(lines[-1])
-    write(result)
+                write(result)
     print("\n".join(table_of(result)))
 
 
 def write(result: dict[str, Any]) -> None:
     """What is known so far."""
-    target = HERE / f"results/{date.today().isoformat()}-balancing-cost"
-    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    target.with_suffix(".md").write_text("\n".join(table_of(result)) + "\n", encoding="utf-8")
+    TARGET.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    TARGET.with_suffix(".md").write_text("\n".join(table_of(result)) + "\n", encoding="utf-8")
 
 
 def table_of(result: dict[str, Any]) -> list[str]:
