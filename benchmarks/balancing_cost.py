@@ -247,7 +247,7 @@ def table_of(result: dict[str, Any]) -> list[str]:
     times, memory = result["time"], result["memory"]
     lines = [
         f"`{result['command']}`: MMoE, batch {result['batch']:,}, {result['threads']} threads. Time of a step and "
-        "growth of resident memory, relative to static weights.",
+        "growth of resident memory in eight steps (in brackets: the process's peak), relative to static weights.",
         "",
         "| method | Census, 2 tasks | synthetic, 8 tasks | memory, 2 | memory, 8 |",
         "|---|---:|---:|---:|---:|",
@@ -262,7 +262,8 @@ def table_of(result: dict[str, Any]) -> list[str]:
             if method == "static":
                 cells.append(f"{grown / 2**20:.0f} MiB")
             else:
-                cells.append("" if found is None else f"{found['grown'] / grown:.2f}")
+                peak = memory.get(log, {}).get("static", {}).get("peak", 1)
+                cells.append("" if found is None else f"{found['grown'] / grown:.2f} ({found['peak'] / peak:.2f})")
         lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += ["", "Cosine of the two tasks' gradients on Census over an epoch:", ""]
     lines += ["| compared at | mean | standard deviation | steps |", "|---|---:|---:|---:|"]
