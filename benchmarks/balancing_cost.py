@@ -233,6 +233,7 @@ def main() -> None:
                 lines = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()
                 result["memory"].setdefault(log, {})[method] = json.loads(lines[-1])
                 write(result)
+    write(result)
     print("\n".join(table_of(result)))
 
 
