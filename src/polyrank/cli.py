@@ -274,13 +274,9 @@ def main() -> None:
 
 
 def _print_metrics(document: dict[str, Any]) -> None:
-    table = Table(
-        title=f"{escape(document['data'])}: {document['rows']:,} rows",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+    # Not the table's title: that would break where the table is narrower than a path.
+    out_console.print(f"{document['data']}: {document['rows']:,} rows", style="italic", markup=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
     for task in document["tasks"]:
         table.add_column(escape(task), justify="right", overflow="fold")
