@@ -296,8 +296,9 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
         table = Table(
             title=f"[bold]{escape(name)}[/]", title_justify="left", box=None, header_style="bold", pad_edge=False
         )
-        for heading in ("model", f"test {metric}", "Δ single-task", "verdict", "Δ LightGBM"):
-            table.add_column(heading, justify="left" if heading in ("model", "verdict") else "right", no_wrap=True)
+        table.add_column("model", overflow="fold")  # where the terminal is narrow, names break and not numbers
+        for heading in (f"test {metric}", "Δ single-task", "verdict", "Δ LightGBM"):
+            table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
         for reference, found in study["references"].items():
             table.add_row(reference, _spread(found[name]), "", "", "", style="dim")
         for model in study["models"]:

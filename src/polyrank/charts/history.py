@@ -60,8 +60,10 @@ def balance_panels(balance: Mapping[str, Any], tasks: Sequence[str]) -> list[Pan
     """What a balancer did (`balance` of a history): weights that moved, losses, norms, conflict; each that is there."""
     steps = balance.get("step") or []
     weights, losses, norms = (balance.get(key) or {} for key in ("weights", "losses", "norms"))
-    agreement = lines_figure(steps, pair_columns(balance, tasks), across="steps")
-    agreement.update_yaxes(range=[-1.05, 1.05], zeroline=True, zerolinecolor=REFERENCE)
+    pairs = pair_columns(balance, tasks)
+    agreement = lines_figure(steps, pairs, across="steps")
+    reach = 1.1 * max([0.1, *(abs(cosine) for pair in pairs.values() for cosine in pair if cosine is not None)])
+    agreement.update_yaxes(range=[-reach, reach], zeroline=True, zerolinecolor=REFERENCE)
     panels = [
         Panel(
             "Loss weights",
