@@ -7,7 +7,7 @@ import torch
 
 from polyrank.models.home import FeatureGate, HoME, HoMEConfig, SwishNetworks
 from polyrank.nn.experts import SHARED
-from polyrank.nn.inputs import Inputs
+from polyrank.nn.inputs import InputColumns, Inputs
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_a_feature_gate_by_hand():
         gate.up.weight.copy_(torch.tensor([[[0.0]], [[math.log(3)]]]))
     assert gate(torch.ones(1, 1, 1)).item() == pytest.approx(1.25)
     with torch.no_grad():
-        gate.choice.weight.copy_(torch.tensor([[[0.0, math.log(3)]]]))
+        gate.choice.linear.weight.copy_(torch.tensor([[[0.0, math.log(3)]]]))
     assert gate(torch.ones(1, 1, 1)).item() == pytest.approx(0.25 * 1 + 0.75 * 1.5)
 
 
@@ -48,7 +48,7 @@ def test_experts_are_swish_of_normalised_sums():
 
 def test_golden():
     """One task, one expert of each kind, feature gates of 1, uniform gates, self gates of ½; statistics at 0 and 1."""
-    config = HoMEConfig(widths=(1,), shared_experts=1, category_experts=1, task_experts=1)
+    config = HoMEConfig(widths=(1,), shared_experts=1, category_experts=1, task_experts=1, gate_widths=())
     model = HoME(1, 1, config).eval()
     with torch.no_grad():
         for stage in (model.meta, model.tasks):
@@ -60,6 +60,33 @@ def test_golden():
     common = (shared + category) / 2 + shared / 2
     expected = (swish(common) + 2 * swish(own)) / 3 + swish(own) / 2
     assert model(Inputs(torch.ones(1, 1))).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_gates_are_networks():
+    """Hidden 2v = 2; logits ½ ln 3 of it for the second expert: (¼, ¾); the self gate's are its biases, ln 3: ¾."""
+    config = HoMEConfig(widths=(1,), shared_experts=1, category_experts=1, task_experts=1, gate_widths=(1,))
+    model = HoME(1, 1, config).eval()
+    with torch.no_grad():
+        model.meta.features.up.weight.zero_()
+        model.meta.networks.layers[0].weight.copy_(torch.tensor([[[1.0]], [[2.0]]]))
+        model.meta.gate.hidden.layers[0].weight.fill_(2.0)
+        model.meta.gate.linear.weight.copy_(torch.tensor([[[0.0, math.log(3) / 2]]]).expand(2, -1, -1))
+        model.meta.self_gate.linear.weight.zero_()
+        model.meta.self_gate.linear.bias.fill_(math.log(3))
+    v = torch.ones(1, 1)
+    states, weights = model.meta(v.expand(2, -1, -1), v, v)
+    assert weights[:, 0].tolist() == [pytest.approx([0.25, 0.75])] * 2
+    both = 0.25 * swish(1) + 0.75 * swish(2)  # the category's state adds its own expert, the shared one the shared
+    assert states.flatten().tolist() == pytest.approx([both + 0.75 * swish(2), both + 0.75 * swish(1)], abs=1e-4)
+
+
+def test_first_gates_may_read_one_feature_alone():
+    columns = InputColumns({"user": (0, 1), "scene": (2,)}, [(0, 1, 2)])
+    model = HoME(3, 2, HoMEConfig(gate_features=("scene",)), columns=columns).eval()
+    x = torch.randn(5, 3)
+    other = torch.cat([torch.randn(5, 2), x[:, 2:]], dim=1)
+    for gate, same in zip(model.gates(Inputs(x)), model.gates(Inputs(other)), strict=True):
+        assert torch.equal(gate.weights, same.weights) == (gate.level == 1)
 
 
 NAMES = ("finish", "play", "like")
@@ -114,7 +141,7 @@ def test_categories_must_divide_the_tasks(categories):
 def test_one_expert_has_a_sigmoid_for_a_self_gate_and_more_a_softmax():
     x = torch.randn(1, 5, 6)
     for count, total in ((1, 0.5), (2, 1.0)):
-        stage = made(shared_experts=count, category_experts=2, layer_norm=True).meta
+        stage = made(shared_experts=count, category_experts=2, layer_norm=True, gate_widths=()).meta
         inputs = x.expand(3, -1, -1)
         _, weights = stage(inputs, inputs, inputs)
         torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 5))

@@ -21,7 +21,7 @@ def golden():
     with torch.no_grad():
         for group in model.level.groups:
             group.weight.fill_(2.0)
-        model.logits.weight.zero_()
+        model.gate.linear.weight.zero_()
     return model, torch.tensor([[1.0, 2.0, 3.0]])
 
 
@@ -38,15 +38,15 @@ def test_gradients_by_hand():
     assert [group.weight.grad.item() for group in model.level.groups] == pytest.approx([1 / 3, 0.0, 1.0])
     assert x.grad[0].tolist() == pytest.approx([2 / 3, 0.0, 2 / 3])
     # The gate learns from all experts: ⅓ · (e − 4) · (x₁ + x_s)
-    assert model.logits.weight.grad[0, 0].tolist() == pytest.approx([-8 / 3, 0.0, 8 / 3])
-    assert not model.logits.weight.grad[1].any()
+    assert model.gate.linear.weight.grad[0, 0].tolist() == pytest.approx([-8 / 3, 0.0, 8 / 3])
+    assert not model.gate.linear.weight.grad[1].any()
 
 
 def test_the_gate_reads_own_and_shared_embeddings():
     model, x = golden()
     with torch.no_grad():
         # task 1's logits are ln 2 / 4 · (x₁ + x_s) for its own expert: weights (½, ¼, ¼)
-        model.logits.weight[0, 0, 0] = torch.log(torch.tensor(2.0)) / 4
+        model.gate.linear.weight[0, 0, 0] = torch.log(torch.tensor(2.0)) / 4
     (first, second) = model.gates(Inputs(x))
     assert first.weights[0].tolist() == pytest.approx([0.5, 0.25, 0.25])
     assert second.weights[0].tolist() == pytest.approx([1 / 3] * 3)
@@ -75,6 +75,17 @@ def test_the_value_is_that_of_the_whole_mixture():
     for task, gate in enumerate(model.gates(x)):
         expected = torch.einsum("be,ebh->bh", gate.weights, experts)
         torch.testing.assert_close(model(x)[task], expected)
+
+
+def test_gates_may_read_one_feature_alone():
+    # sets (user, age): task 1 (0, 3), task 2 (1, 4), shared (2, 5); gates read age in each set
+    columns = InputColumns({"user": (0, 1, 2), "age": (3, 4, 5)}, [(0, 3), (1, 4), (2, 5)])
+    model = STEM(6, 2, STEMConfig(widths=(4,), gate_widths=(3,), gate_features=("age",)), columns)
+    x = torch.randn(5, 6)
+    other = torch.cat([torch.randn(5, 3), x[:, 3:]], dim=1)
+    assert torch.equal(model.gates(Inputs(x))[1].weights, model.gates(Inputs(other))[1].weights)
+    changed = x + torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])  # the shared age
+    assert not torch.equal(model.gates(Inputs(x))[1].weights, model.gates(Inputs(changed))[1].weights)
 
 
 def test_embedding_sets():

@@ -187,6 +187,19 @@ def test_normalised_experts_are_networks_of_their_own(residual):
     assert torch.equal(group.matrices()[0][1], group.weight[:, 4:])
 
 
+def test_a_residual_adds_what_a_layer_of_the_same_width_read():
+    group = randomised(ExpertGroup(4, 2, (4, 4), residual=True))
+    x = torch.randn(6, 4)
+    assert not group.plain
+    for expert, found in enumerate(group(x)[0]):
+        part = slice(4 * expert, 4 * expert + 4)
+        hidden = x + torch.relu(x @ group.weight[:, part] + group.bias[part])
+        layer = group.deeper.layers[0]
+        expected = hidden + torch.relu(hidden @ layer.weight[expert] + layer.bias[expert])
+        torch.testing.assert_close(found, expected)
+    assert ExpertGroup(5, 2, (4,), residual=True).plain
+
+
 @pytest.mark.parametrize("width", [5, 16])  # kernels take 16·k alone
 def test_gates_that_read_some_columns(width):
     level = Level(4, [(2, 4)], [range(2)] * 2, (width,), gate_columns=[1, 3])

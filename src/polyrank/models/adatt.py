@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from polyrank.nn.experts import GatedConfig, GateWeights, Level, mix
 from polyrank.nn.extraction import LevelShape
+from polyrank.nn.gates import Gates
 from polyrank.nn.inputs import InputColumns, Inputs
-from polyrank.nn.layers import StackedLinear
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class AdaTT(nn.Module):
             width = in_width if number == 0 else self.out_width
             read = len(self.read) if number == 0 and self.read is not None else width
             self.fusions.append(Level(width, groups, [], config.widths, **config.style))
-            self.selectors.append(Selectors(len(fused), read, len(shape.experts)))
+            self.selectors.append(Gates(len(fused), read, len(shape.experts)))
             self.natives.append(Native(fused, shape))
 
     def forward(self, x: Inputs) -> Tensor:
@@ -98,31 +98,6 @@ class AdaTT(nn.Module):
             for number, weights in enumerate(found, start=1)
             for owner, each in zip(owners, weights, strict=False)
         ]
-
-
-class Selectors(nn.Module):
-    """Gate logits of U units over E experts, linear without bias, from zero: a uniform mixture.
-
-    Args:
-        units: U.
-        in_width: D.
-        experts: E.
-    """
-
-    def __init__(self, units: int, in_width: int, experts: int) -> None:
-        super().__init__()
-        self.linear = StackedLinear(units, in_width, experts, bias=False)
-        nn.init.zeros_(self.linear.weight)
-
-    def forward(self, read: Tensor) -> Tensor:
-        """One input of all units `[B, D]`, or one each `[≥ U, B, D]` → `[U, B, E]`."""
-        units = len(self.linear.weight)
-        if read.ndim == 3:
-            logits: Tensor = self.linear(read[:units])
-        else:  # one product
-            weight = self.linear.weight.transpose(0, 1).flatten(1)
-            logits = (read @ weight).view(len(read), units, -1).transpose(0, 1)
-        return logits.float()
 
 
 class Native(nn.Module):

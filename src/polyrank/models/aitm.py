@@ -13,7 +13,7 @@ import torch
 from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
-from polyrank.data.paths import ROOT, path
+from polyrank.data.paths import chained, downward
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import Dropout, NetworkConfig, StackedLinear
@@ -55,12 +55,8 @@ class AITM(nn.Module):
         super().__init__()
         self.networks = Level(in_width, [(tasks, 0)], [], config.widths, **config.style)
         self.out_width = width = config.widths[-1]
-        if parents is None or set(parents) == {ROOT}:
-            parents = range(-1, tasks - 1)
-        self.parents = list(parents)
-        below = [task for task in range(tasks) if self.parents[task] != ROOT]
-        # Nearest to the root first, so that what a task reads is there.
-        self.order = sorted(below, key=lambda task: len(path(self.parents, task)))
+        self.parents = chained(parents, tasks)
+        self.order = downward(self.parents)
         self.transfers = nn.ModuleList(StackedLinear(1, width, width) for _ in self.order)
         self.dropout = Dropout(config.dropout)
         self.attention = StackedLinear(3, width, width, bias=False) if self.order else None

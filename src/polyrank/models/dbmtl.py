@@ -12,7 +12,7 @@ import torch
 from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
-from polyrank.data.paths import ROOT, path
+from polyrank.data.paths import chained, downward
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig, StackedMLP
@@ -62,12 +62,8 @@ class DBMTL(nn.Module):
             )
         self.bottom = Level(in_width, [(1, 0)], [], config.widths, **config.style)
         self.networks = StackedMLP(tasks, self.bottom.out_width, config.task_widths, **config.style)
-        if parents is None or set(parents) == {ROOT}:
-            parents = range(-1, tasks - 1)
-        self.parents = list(parents)
-        below = [task for task in range(tasks) if self.parents[task] != ROOT]
-        # Nearest to the root first, so that what a task reads is there.
-        self.order = sorted(below, key=lambda task: len(path(self.parents, task)))
+        self.parents = chained(parents, tasks)
+        self.order = downward(self.parents)
         self.relations = nn.ModuleList(
             StackedMLP(1, 2 * width, config.relation_widths, **config.style) for _ in self.order
         )

@@ -12,16 +12,17 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from polyrank.nn.experts import SHARED, GateWeights, mix
-from polyrank.nn.inputs import Inputs
-from polyrank.nn.layers import Dropout, NetworkConfig, StackedBatchNorm, StackedLinear, StackedNorm
+from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, mix
+from polyrank.nn.gates import Gates, softmax_over
+from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.layers import Dropout, StackedBatchNorm, StackedLinear, StackedNorm
 
 _Expert = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class HoMEConfig(NetworkConfig):
-    """The paper gives no numbers or widths of experts. Has the fields of `NetworkConfig` too: each expert's layers.
+class HoMEConfig(GatedConfig):
+    """The paper gives no numbers or widths of experts. Has the fields of `GatedConfig` and `NetworkConfig` too.
 
     With `layer_norm` experts are normalised row by row, not over the batch as in the paper: for small batches, and
     where rows without labels should not matter to the others.
@@ -32,6 +33,8 @@ class HoMEConfig(NetworkConfig):
         category_experts: experts of each category, at either level.
         task_experts: experts of each task, at the second level.
         lora_gates: L_f, the low-rank factors that a feature gate mixes.
+        gate_widths: the hidden layers of gates and self gates, of which the paper says that they are MLPs, and no more;
+            empty for linear ones.
     """
 
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class HoMEConfig(NetworkConfig):
     category_experts: Annotated[int, Gt(0)] = 2
     task_experts: Annotated[int, Gt(0)] = 2
     lora_gates: Annotated[int, Gt(0)] = 2
+    gate_widths: tuple[Annotated[int, Gt(0)], ...] = (64,)
 
 
 class HoME(nn.Module):
@@ -51,20 +55,28 @@ class HoME(nn.Module):
     Level 1, v = x: z^c mixes shared and category c's experts, z^shared those of all categories too. Level 2, task t of
     category c: shared experts read z^shared, the category's and the task's own read z^c; t's gate, which reads
     [z^c; z^shared], mixes them. Every unit adds Σ_k SelfGate(v)_k e_k over its own experts alone (v = z^c at level 2),
-    SelfGate a softmax, or σ where there is one expert. Gates are linear with softmax; the paper says MLP and does not
-    give its layers.
+    SelfGate a softmax, or σ where there is one expert. Gates and self gates are MLPs, what a feature gate chooses by is
+    linear. `gate_features` narrows what level 1's gates read, not the self gates and feature gates.
 
     Args:
         in_width: D.
         tasks: T.
         config: the knobs.
         names: the tasks' names.
+        columns: what stands where in x; needed for `gate_features` alone.
 
     Raises:
         ValueError: a category names no task of these, or a task stands in none or in two.
     """
 
-    def __init__(self, in_width: int, tasks: int, config: HoMEConfig, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        in_width: int,
+        tasks: int,
+        config: HoMEConfig,
+        names: Sequence[str] = (),
+        columns: InputColumns | None = None,
+    ) -> None:
         super().__init__()
         of = _category_of(names, config.categories) if config.categories else [0] * tasks
         categories, width = max(of) + 1, config.widths[-1]
@@ -74,7 +86,9 @@ class HoME(nn.Module):
         middle = [[(SHARED, next(numbers)) for _ in range(config.category_experts)] for _ in range(categories)]
         own = [[(task, number) for number in range(config.task_experts)] for task in range(tasks)]
         seen = [*(shared + part for part in middle), [*shared, *chain.from_iterable(middle)]]
-        self.meta = Stage(in_width, in_width, [shared, *middle], seen, [*middle, shared], config)
+        self.gate_read = config.gate_columns(columns)
+        gate_width = in_width if self.gate_read is None else len(self.gate_read)
+        self.meta = Stage(in_width, gate_width, [shared, *middle], seen, [*middle, shared], config)
         seen = [shared + middle[category] + mine for category, mine in zip(of, own, strict=True)]
         self.tasks = Stage(width, 2 * width, [shared, *middle, *own], seen, own, config)
         # Which of level 1's states level 2's groups read; the shared one stands last.
@@ -86,10 +100,9 @@ class HoME(nn.Module):
 
     def _run(self, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         """The tasks' vectors, and both levels' gate weights `[U, B, E]`."""
-        v = x.written().unsqueeze(0)
-        units = len(self.meta.seen)
-        read = v.expand(units, -1, -1)
-        states, first = self.meta(read, read, read)
+        v = x.written()
+        read = v.expand(len(self.meta.seen), -1, -1)
+        states, first = self.meta(read, v if self.gate_read is None else v[:, self.gate_read], v)
         own = states[self.of]
         both = torch.cat([own, states[-1:].expand_as(own)], dim=2)
         vectors, second = self.tasks(states[self.read], both, own)
@@ -140,18 +153,23 @@ class Stage(nn.Module):
         self._note("alone", [[[len(some) == 1]] for some in own])
         self.features = FeatureGate(len(groups), in_width, config.lora_gates)
         self.networks = SwishNetworks(len(self.experts), in_width, config)
-        self.gate = _zeros(len(seen), gate_width, len(self.experts))
-        self.self_gate = _zeros(len(seen), in_width, len(self.experts))
+        self.gate, self.self_gate = (
+            Gates(len(seen), width, len(self.experts), config.gate_widths, dropout=config.dropout)
+            for width in (gate_width, in_width)
+        )
 
     def _note(self, name: str, values: list[Any]) -> None:
         self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def forward(self, inputs: Tensor, gate_inputs: Tensor, own_inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What groups `[G, B, D]`, gates `[U, B, ·]`, self gates `[U, B, D]` read → `[U, B, H]`, and `[U, B, E]`."""
+        """What groups, gates and self gates read → `[U, B, H]`, and the gates' weights `[U, B, E]`.
+
+        That is `[G, B, D]`, `[U, B, ·]` and `[U, B, D]`, the latter two `[B, ·]` where all units read the same.
+        """
         experts = self.networks((inputs * self.features(inputs))[self.group])
-        weights = _softmax(self.gate(gate_inputs), self.visible)
+        weights = softmax_over(self.gate(gate_inputs), self.visible)
         logits = self.self_gate(own_inputs)
-        extra = torch.where(self.alone, torch.sigmoid(logits) * self.mine[:, None], _softmax(logits, self.mine))
+        extra = torch.where(self.alone, torch.sigmoid(logits) * self.mine[:, None], softmax_over(logits, self.mine))
         return mix(weights + extra, experts), weights
 
     def named(self, unit: int, weights: Tensor) -> tuple[tuple[_Expert, ...], Tensor]:
@@ -172,7 +190,7 @@ class FeatureGate(nn.Module):
         super().__init__()
         rank = max(1, width // factors)
         self.factors = factors
-        self.choice = _zeros(groups, width, factors)
+        self.choice = Gates(groups, width, factors)
         self.down = StackedLinear(groups, width, factors * rank, bias=False)
         self.up = StackedLinear(groups * factors, rank, width, bias=False)
 
@@ -209,18 +227,6 @@ class SwishNetworks(nn.Module):
             out = self.dropout(torch.nn.functional.silu(norm(layer(x))))
             x = x + out if add else out
         return x
-
-
-def _zeros(groups: int, in_width: int, logits: int) -> StackedLinear:
-    """Gates: linear without bias, from zero."""
-    gate = StackedLinear(groups, in_width, logits, bias=False)
-    nn.init.zeros_(gate.weight)
-    return gate
-
-
-def _softmax(logits: Tensor, where: Tensor) -> Tensor:
-    """Over the logits `[U, B, E]` at `where [U, E]`; 0 elsewhere."""
-    return torch.softmax(logits.float().masked_fill(~where[:, None], -torch.inf), dim=2)
 
 
 def _category_of(names: Sequence[str], categories: Mapping[str, Sequence[str]]) -> list[int]:

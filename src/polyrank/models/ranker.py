@@ -25,7 +25,7 @@ from polyrank.models.cgc import CGC, CGCConfig
 from polyrank.models.cross_stitch import CrossStitch, CrossStitchConfig
 from polyrank.models.dbmtl import DBMTL, DBMTLConfig
 from polyrank.models.dselect_k import DSelectK, DSelectKConfig
-from polyrank.models.escm2 import ESCM2, ESCM2Config
+from polyrank.models.escm2 import ESCM2Config
 from polyrank.models.esmm import ESMM, ESMMConfig
 from polyrank.models.extension import ExtensionConfig
 from polyrank.models.home import HoME, HoMEConfig
@@ -102,11 +102,11 @@ ARCHITECTURES: Mapping[str, Entry] = MappingProxyType(
         "dselect_k": Entry(DSelectK, DSelectKConfig, ("columns",)),
         "stem": Entry(STEM, STEMConfig, ("columns",), STEM.embedding_sets),
         "adatt": Entry(AdaTT, AdaTTConfig, ("columns",)),
-        "home": Entry(HoME, HoMEConfig, ("names",)),
+        "home": Entry(HoME, HoMEConfig, ("names", "columns")),
         "pepnet": Entry(PEPNet, PEPNetConfig, ("columns",)),
         "esmm": Entry(ESMM, ESMMConfig, training="entire"),
-        "escm2_ips": Entry(ESCM2, ESCM2Config, asks=("columns",), training="ips"),
-        "escm2_dr": Entry(ESCM2, ESCM2Config, asks=("columns",), training="dr"),
+        "escm2_ips": Entry(MMoE, ESCM2Config, asks=("columns",), training="ips"),
+        "escm2_dr": Entry(MMoE, ESCM2Config, asks=("columns",), training="dr"),
         "aitm": Entry(AITM, AITMConfig, asks=("parents",), training="direct"),
         "dbmtl": Entry(DBMTL, DBMTLConfig, asks=("parents",)),
     }

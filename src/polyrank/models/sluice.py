@@ -33,8 +33,10 @@ class Sluice(nn.Module):
     """Layer l of each task gives two halves G; the 2T halves are mixed, G̃ = α^l G, and layer l + 1 reads its two.
 
     Task t's vector is Σ_l β_tl x̃_t^l over all layers. The objective's penalty is λ Σ_t Σ_l ‖(W_t1^l)ᵀ W_t2^l‖²_F, W_t1
-    and W_t2 the weights that give the two halves: they should not learn the same. α starts near the identity (the
-    authors' code writes its 0.95 where they are on the diagonal for no T, which is taken for a slip), β at 1/L.
+    and W_t2 the weights that give the two halves, as in the authors' code: they should not learn the same. α starts
+    near the identity (the authors' code writes its 0.95 where they are on the diagonal for no T, which is taken for a
+    slip; and 0.05 in all other places, here what is left of 1 is shared out), β at 1/L as theirs does by default.
+    Layers are dense with ReLU; the paper's are bidirectional LSTMs over words.
 
     β mixes layers as wide as the last one; another width is brought to it by a linear map of the task's own, which the
     paper, whose layers are all alike, does not need.

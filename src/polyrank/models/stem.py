@@ -10,15 +10,15 @@ import torch
 from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
-from polyrank.nn.experts import GateWeights, Level, mix
+from polyrank.nn.experts import GatedConfig, GateWeights, Level, mix
 from polyrank.nn.extraction import LevelShape
+from polyrank.nn.gates import Gates
 from polyrank.nn.inputs import InputColumns, Inputs, by_set
-from polyrank.nn.layers import NetworkConfig, StackedLinear, StackedMLP
 
 
 @dataclass(frozen=True)
-class STEMConfig(NetworkConfig):
-    """The defaults of the authors' code. Has the fields of `NetworkConfig` too: the layers of each expert.
+class STEMConfig(GatedConfig):
+    """The defaults of the authors' code. Has the fields of `GatedConfig` and `NetworkConfig` too.
 
     Attributes:
         specific_experts: m_t, experts of each task.
@@ -41,6 +41,8 @@ class STEM(nn.Module):
     level, as in the paper. Scaled numbers stand in every x, so that x_t + x_s has them twice. What mixes columns before
     the architecture (`model.cross`) mixes the sets too.
 
+    Departure: an expert's last layer ends with ReLU as its others do; in the authors' code it is linear.
+
     Args:
         in_width: D, of all sets.
         tasks: T.
@@ -59,8 +61,11 @@ class STEM(nn.Module):
         groups = [(config.specific_experts, 0)] * tasks + [(config.shared_experts, 0)]
         self.level = Level(width, groups, [], config.widths, **config.style)
         self.out_width = self.level.out_width
-        self.gate = StackedMLP(tasks, width, config.gate_widths, dropout=config.dropout)
-        self.logits = StackedLinear(tasks, self.gate.out_width, len(self.shape.experts))
+        read = config.gate_columns(columns)
+        # Where the features that gates read stand in a set, and so in x_t + x_s.
+        self.read = None if read is None else [place for place, c in enumerate(columns.sets[0]) if c in set(read)]
+        gate_width = width if self.read is None else len(self.read)
+        self.gate = Gates(tasks, gate_width, len(self.shape.experts), config.gate_widths, dropout=config.dropout)
         own = [[owner in (task, -1) for owner, _ in self.shape.experts] for task in range(tasks)]
         self.register_buffer("trained", torch.tensor(own).float().unsqueeze(1), persistent=False)  # [T, 1, E]
 
@@ -80,8 +85,8 @@ class STEM(nn.Module):
 
     def _weights(self, inputs: Tensor) -> Tensor:
         """Each gate's weights over all experts, `[T, B, E]`."""
-        logits: Tensor = self.logits(self.gate(inputs[:-1] + inputs[-1]))
-        return torch.softmax(logits.float(), dim=2)
+        read = inputs if self.read is None else inputs[:, :, self.read]
+        return torch.softmax(self.gate(read[:-1] + read[-1]), dim=2)
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """The T gates' weights over the experts of all tasks and the shared ones."""

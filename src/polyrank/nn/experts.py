@@ -78,7 +78,7 @@ class ExpertGroup(nn.Module):
             stay so, since they get no gradient: one product serves experts and gates.
         dropout: the share of activations dropped in training.
         layer_norm: normalise every layer before ReLU.
-        residual: add to a deeper layer's output what it read, where both are equally wide.
+        residual: add to a layer's output what it read, where both are equally wide.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class ExpertGroup(nn.Module):
         self.weight = nn.Parameter(torch.cat([weight, torch.zeros(in_width, gate_logits)], dim=1))
         self.bias = nn.Parameter(torch.zeros(self.hidden))
         self.norm = StackedNorm(experts, first) if layer_norm else None
+        self.residual = residual and in_width == first
         self.deeper = StackedMLP(
             experts, first, tuple(deeper), dropout=dropout, layer_norm=layer_norm, residual=residual
         )
@@ -115,7 +116,7 @@ class ExpertGroup(nn.Module):
     @property
     def plain(self) -> bool:
         """Whether the compiled kernels can run it."""
-        return self.norm is None and self.deeper.plain
+        return self.norm is None and not self.residual and self.deeper.plain
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, D]` → expert outputs `[M, B, H]` and gate logits `[B, K]`."""
@@ -123,7 +124,8 @@ class ExpertGroup(nn.Module):
         sums = both[:, : self.hidden] + self.bias
         if self.norm is not None:
             sums = self.norm(self._by_expert(sums)).transpose(0, 1).flatten(1)
-        experts: Tensor = self.deeper(self._by_expert(self.dropout(torch.relu(sums))))
+        hidden = self._by_expert(self.dropout(torch.relu(sums)))
+        experts: Tensor = self.deeper(hidden + x if self.residual else hidden)
         return experts, both[:, self.hidden :]
 
     def matrices(self) -> list[Tensor]:
@@ -149,7 +151,7 @@ class Level(nn.Module):
         gate_columns: the columns of the input that gates read; None for all.
         dropout: the share of activations dropped in training.
         layer_norm: normalise every layer before ReLU.
-        residual: add to a deeper layer's output what it read, where both are equally wide.
+        residual: add to a layer's output what it read, where both are equally wide.
     """
 
     def __init__(
