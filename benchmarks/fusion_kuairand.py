@@ -34,7 +34,8 @@ from polyrank.fusion.fusion import Fusion
 from polyrank.fusion.learned import LEARNERS, learn
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.presets import PRESETS, preset
-from polyrank.fusion.search import SearchConfig, search
+from polyrank.fusion.sampling import SearchConfig
+from polyrank.fusion.search import search
 from polyrank.fusion.seeds import equal_contribution, prepared, within
 from polyrank.fusion.store import load_fusion, save_fusion
 from polyrank.progress import Progress, Terminal

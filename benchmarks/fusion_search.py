@@ -27,7 +27,8 @@ from polyrank.evaluation.requests import Requests
 from polyrank.files import write_json
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.presets import PRESETS, preset
-from polyrank.fusion.search import SearchConfig, search
+from polyrank.fusion.sampling import SearchConfig
+from polyrank.fusion.search import search
 from polyrank.fusion.seeds import prepared
 
 METHODS = ("random", "sobol", "tpe", "cmaes")

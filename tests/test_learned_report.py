@@ -10,7 +10,7 @@ from polyrank.evaluation.fused import JudgeConfig
 from polyrank.evaluation.requests import Requests
 from polyrank.fusion.formula import Formula
 from polyrank.fusion.judged import judged
-from polyrank.fusion.shapes import Scope
+from polyrank.fusion.scope import Scope
 from polyrank.learned_report import columns, learned_html
 
 
@@ -49,6 +49,8 @@ def test_it_holds_every_number_and_escapes_names(document):
     page = learned_html(document)
     for ranking in document["rankings"]:
         assert f"{ranking['metrics']['mtf_gauc']['reward']['value']:.4f}" in page
+        assert f"{ranking['metrics']['expected']['like']['value']:.5g}<small>" in page
+        assert f"{ranking['metrics']['observed']['like']['value']:.5g} happened" in page
     assert "&lt;i&gt;x&lt;/i&gt;" in page
     assert "<i>x</i>" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 

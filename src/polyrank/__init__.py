@@ -20,7 +20,7 @@ _HOMES = {
     "Ranker": "polyrank.models.ranker",
     "RankerConfig": "polyrank.models.ranker",
     "Schema": "polyrank.data.schema",
-    "Scope": "polyrank.fusion.shapes",
+    "Scope": "polyrank.fusion.scope",
     "ScoreTable": "polyrank.evaluation.predict",
     "Task": "polyrank.data.schema",
     "calibrate": "polyrank.experiment",

@@ -18,14 +18,14 @@ from polyrank.data.schema import Schema
 from polyrank.errors import ConfigError, DataError
 from polyrank.evaluation.cohorts import buckets
 from polyrank.evaluation.fused import JudgeConfig
-from polyrank.evaluation.predict import ScoreTable, predict, with_truth
+from polyrank.evaluation.predict import ScoreTable, given_places, predict, with_truth
 from polyrank.evaluation.requests import Requests, request_ids
 from polyrank.fusion.config import FusionConfig
 from polyrank.fusion.expression import names
 from polyrank.fusion.parse import parse
 from polyrank.fusion.presets import PRESETS
 from polyrank.fusion.reward import RewardConfig, reward
-from polyrank.fusion.shapes import HeadKind, head_kind
+from polyrank.fusion.scope import HeadKind, head_kind
 from polyrank.progress import Progress
 from polyrank.runs import EVALUATION_BATCH, open_parts
 from polyrank.scoring import Scorable, check_columns, context_column, keys_of
@@ -147,6 +147,11 @@ def read(scorable: Scorable, source: Source, config: FusionConfig, progress: Pro
         requests=request_ids(*keys[kept].T, users[kept]),
         users=users[kept],
         reward=_reward(config, by_name, frozenset(task.name for task in tasks if task.kind == "binary")),
+        joint={
+            tasks[place].name: predictions[kept][:, steps].prod(axis=1)
+            for place, steps in given_places(tasks).items()
+            if tasks[place].name in heads
+        },
     )
     _, member, sizes = np.unique(data.requests, return_inverse=True, return_counts=True)
     large = sizes[member] >= config.smallest

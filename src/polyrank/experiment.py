@@ -25,7 +25,7 @@ from polyrank.fuse_learn import run_learn
 from polyrank.fusion.calibration import Method
 from polyrank.fusion.formula import Formula, scope_of
 from polyrank.fusion.fusion import Fusion
-from polyrank.fusion.shapes import head_kind
+from polyrank.fusion.scope import head_kind
 from polyrank.fusion.store import FILE as FUSION_FILE
 from polyrank.fusion.store import load_fusion, save_fusion
 from polyrank.fusion_report import calibration_html, fusion_html

@@ -25,10 +25,11 @@ from polyrank.fusion.judged import judged
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.parse import write
 from polyrank.fusion.presets import PRESETS
-from polyrank.fusion.search import SEVERAL, Found, SearchConfig, search
+from polyrank.fusion.sampling import SEVERAL, SearchConfig
+from polyrank.fusion.scope import HeadKind, Parameter, Scope
+from polyrank.fusion.search import Found, search
 from polyrank.fusion.seeds import centred, equal_contribution, prepared, within
 from polyrank.fusion.segments import Segmented, shrunk
-from polyrank.fusion.shapes import HeadKind, Parameter, Scope
 from polyrank.metrics.checks import Rows
 from polyrank.metrics.concordance import kendall
 from polyrank.progress import Progress

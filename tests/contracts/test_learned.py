@@ -16,7 +16,8 @@ SMALL = {
     "monotone": {"epochs": 12, "hidden": 6, "knots": 9, "pairs": 4_000},
     "listwise": {"epochs": 12, "width": 16, "attention_heads": 2, "dropout": 0.0, "pairs": 4_000},
 }
-MONOTONE = ("lambdarank", "monotone")
+SMALL["listwise, monotone"] = {**SMALL["listwise"], "monotone": True}
+MONOTONE = ("lambdarank", "monotone", "listwise, monotone")
 
 
 def requests(users, seed=0):
@@ -42,23 +43,27 @@ def requests(users, seed=0):
     )
 
 
+def learner_of(name):
+    return name.partition(",")[0]
+
+
 def config_of(name, **changes):
-    return LEARNERS[name].config(**{**SMALL[name], **changes})
+    return LEARNERS[learner_of(name)].config(**{**SMALL[name], **changes})
 
 
 @pytest.fixture(scope="module")
 def fusions():
     train, valid = requests(250), requests(80, seed=1)
-    return {name: learn(name, train, valid, CONTEXT, NEGATIVE, config_of(name)) for name in LEARNERS}
+    return {name: learn(learner_of(name), train, valid, CONTEXT, NEGATIVE, config_of(name)) for name in SMALL}
 
 
-@pytest.fixture(params=list(LEARNERS))
+@pytest.fixture(params=list(SMALL))
 def name(request):
     return request.param
 
 
 def test_every_learner_is_in_this_battery():
-    assert set(SMALL) == set(LEARNERS)
+    assert set(map(learner_of, SMALL)) == set(LEARNERS)
 
 
 def test_it_orders_better_than_every_head_and_than_equal_weights(fusions, name):
@@ -133,6 +138,34 @@ def test_a_missing_column_is_named(fusions, name):
 
 @pytest.mark.parametrize("kind", MONOTONE)
 @pytest.mark.parametrize(("head", "sign"), [("click", 1), ("like", 1), ("hate", -1)])
+def test_a_candidate_never_loses_a_place_by_a_higher_positive_head(fusions, kind, head, sign):
+    data, rng = requests(60, seed=8), np.random.default_rng(1)
+    before = fusions[kind].score(data.columns, data.requests)
+    for _ in range(4):
+        one = np.arange(60) * 8 + rng.integers(0, 8, 60)  # one candidate of every request rises
+        raised = data.columns[head].copy()
+        raised[one] += (1 - raised[one]) * rng.random(60)
+        after = fusions[kind].score({**data.columns, head: raised}, data.requests)
+        moved = sign * (after - before).reshape(60, 8)
+        own = moved[np.arange(60), one % 8]
+        assert (own >= -1e-9).all()
+        assert (own[:, None] - moved >= -1e-9).all()
+
+
+def test_the_transformer_promises_no_place(fusions):
+    data, lost = requests(200, seed=8), []
+    for head in ("click", "like"):
+        raised = data.columns[head].copy()
+        raised[::8] += 0.5 * (1 - raised[::8])
+        before, after = (
+            fusions["listwise"].score({**data.columns, head: p}, data.requests) for p in (data.columns[head], raised)
+        )
+        lost.append(((after - before)[::8] < -1e-6).any())
+    assert any(lost)  # else the option monotone would have nothing to promise
+
+
+@pytest.mark.parametrize("kind", ["lambdarank", "monotone"])  # the others see all that rise beside it
+@pytest.mark.parametrize(("head", "sign"), [("click", 1), ("like", 1), ("hate", -1)])
 def test_a_higher_positive_head_never_lowers_a_score(fusions, kind, head, sign):
     rng = np.random.default_rng(0)
     data = requests(60, seed=8)
@@ -159,10 +192,11 @@ def test_lambdarank_without_the_constraint_is_not_monotone(fusions):
 def test_one_seed_one_fusion(name):
     train, valid, data = requests(40), requests(20, seed=1), requests(10, seed=9)
     knobs = {"trees": 5} if name == "lambdarank" else {"epochs": 2}
-    first, again = (learn(name, train, valid, CONTEXT, NEGATIVE, config_of(name, **knobs)) for _ in range(2))
+    kind = learner_of(name)
+    first, again = (learn(kind, train, valid, CONTEXT, NEGATIVE, config_of(name, **knobs)) for _ in range(2))
     np.testing.assert_array_equal(first.score(data.columns, data.requests), again.score(data.columns, data.requests))
     if name != "lambdarank":  # nothing in it is drawn unless rows or columns are sampled
-        other = learn(name, train, valid, CONTEXT, NEGATIVE, config_of(name, seed=1, **knobs))
+        other = learn(kind, train, valid, CONTEXT, NEGATIVE, config_of(name, seed=1, **knobs))
         assert (other.score(data.columns, data.requests) != first.score(data.columns, data.requests)).any()
 
 
@@ -175,11 +209,13 @@ class _Counted(Silent):
 
 def test_the_bar_comes_to_its_end(name):
     bar, rounds = _Counted(), 7
-    config = config_of(name, **{LEARNERS[name].rounds: rounds, "patience": 2})
-    learn(name, requests(30), requests(20, seed=1), (), NEGATIVE, config, bar)
+    kind = learner_of(name)
+    config = config_of(name, **{LEARNERS[kind].rounds: rounds, "patience": 2})
+    learn(kind, requests(30), requests(20, seed=1), (), NEGATIVE, config, bar)
     assert bar.total == rounds
 
 
+@pytest.mark.parametrize("name", LEARNERS)
 def test_what_cannot_be_learned_is_said(name):
     data = requests(10)
     with pytest.raises(ConfigError, match="context must name columns"):

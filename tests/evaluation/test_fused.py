@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,26 @@ def test_every_metric_by_hand(small):
     assert mean["per_minute", "like"] == pytest.approx((0.3 + 0.5) / 4.5)
     assert mean["kendall", "click"] == pytest.approx((1 - 1) / 2)
     assert mean["kendall", "like"] == pytest.approx((-1 + 1) / 2)
+
+
+def test_what_is_given_others_counts_times_their_chance(small):
+    scores, config = np.array([3.0, 2.0, 1.0, 3.0, 2.0, 1.0]), JudgeConfig(k=2)
+    joint = {"like": small.columns["click"] * small.columns["like"]}
+    found, plain = (measure(data, scores, config) for data in (replace(small, joint=joint), small))
+    assert found["expected", "like"].mean() == pytest.approx((0.09 + 0.10 + 0.06 + 0.08) / 2)
+    assert found["expected", "click"].mean() == pytest.approx((1.4 + 0.6) / 2)
+    assert found["kendall", "like"].mean() == plain["kendall", "like"].mean()  # an order is that of the prediction
+
+
+def test_calibrated_heads_expect_what_happens():
+    _, data = sampled(4_000)
+    p = np.random.default_rng(3).beta(2, 3, data.rows)
+    labels = (np.random.default_rng(4).random(data.rows) < p).astype(float)
+    data = replace(data, columns={"click": p}, labels={"click": labels})
+    found = measure(data, p, JudgeConfig(k=2))
+    expected, observed = found["expected", "click"].mean(), found["observed", "click"].mean()
+    assert expected == pytest.approx(observed, abs=0.02)
+    assert expected > 2 * p.mean() + 0.1  # and more than two candidates at random would bring
 
 
 def test_valid_view_is_chosen_or_the_first_binary_behaviour(small):

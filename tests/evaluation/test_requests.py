@@ -32,6 +32,7 @@ def test_users_of_requests():
         ({"reward": np.full(6, np.nan)}, "finite"),
         ({"heads": ("like",)}, "'like' must be among"),
         ({"labels": {"click": np.zeros(5)}}, "click must have the shape"),
+        ({"joint": {"like": np.zeros(5)}}, "like must have the shape"),
         ({"requests": np.array([0, 0, 1, 1, NO_GROUP, NO_GROUP])}, "must be of a request"),
     ],
 )
@@ -46,6 +47,7 @@ def test_select_keeps_everything_aligned():
     np.testing.assert_array_equal(part.requests, [2, 0])
     np.testing.assert_allclose(part.columns["click"], [0.74, 0.26])
     np.testing.assert_array_equal(part.labels["click"], [0, 1])
+    np.testing.assert_allclose(some(joint={"click": np.arange(6.0)}).select(np.array([4, 1])).joint["click"], [4, 1])
 
 
 def test_of_size_drops_short_requests():

@@ -1,5 +1,6 @@
 """A run's labelled predictions as requests."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def test_requests_are_of_users_and_days_and_nulls_are_left_out(folder: Path) -> 
     assert valid.requests.labels["no hate"].mean() > 0.7
     labels = valid.requests.labels
     np.testing.assert_array_equal(valid.requests.reward, labels["click"] + labels["like"])
+
+
+def test_a_head_that_is_given_another_counts_times_its_chance(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    text = (run / "schema.toml").read_text()
+    (run / "schema.toml").write_text(text.replace('name = "like"', 'name = "like"\ngiven = "click"'))
+    settings = parse_settings(read_toml(folder / "config.toml"), folder)
+    requests = read_parts(load_scorable(run), settings, Silent())["valid"].requests
+    assert set(requests.joint) == {"like"}
+    np.testing.assert_allclose(requests.joint["like"], requests.columns["click"] * requests.columns["like"], rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(requests.labels["like"]), requests.labels["click"] == 0)
 
 
 def test_without_test_data_users_are_split(folder: Path) -> None:

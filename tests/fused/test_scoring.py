@@ -11,7 +11,7 @@ import pytest
 from polyrank import experiment
 from polyrank.errors import ConfigError, DataError, RunError
 from polyrank.fusion.formula import Formula
-from polyrank.fusion.shapes import Scope
+from polyrank.fusion.scope import Scope
 from polyrank.fusion.store import load_fusion
 from polyrank.scoring import load_scorable
 

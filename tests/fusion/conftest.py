@@ -1,9 +1,18 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from polyrank.evaluation.fused import JudgeConfig
 from polyrank.evaluation.requests import Requests
+from polyrank.fusion.formula import Template
+from polyrank.fusion.objective import Objective
+from polyrank.fusion.sampling import SearchConfig
+from polyrank.fusion.search import Found, search
+from polyrank.fusion.seeds import prepared
+
+JUDGE = JudgeConfig(weights={"click": 1.0, "like": 2.0})
 
 
 def _log(rows: int = 600, seed: int = 0, size: int = 6, missing: bool = True) -> Requests:
@@ -60,3 +69,17 @@ def _planted(seed: int = 0, count: int = 100, size: int = 8) -> tuple[Requests, 
 def planted() -> Callable[..., tuple[Requests, np.ndarray]]:
     """`planted(seed=0, count=100, size=8)`: requests with a known true order, and its weights."""
     return _planted
+
+
+def _search(data: Requests, template: Template | None = None, **knobs: Any) -> Found:
+    more = {name: knobs.pop(name) for name in ("current", "journal", "bar") if name in knobs}
+    objective = Objective(data, knobs.get("goal", "composite"), JUDGE)
+    kinds = dict.fromkeys(data.heads, "probability")
+    template = template or prepared("log_sum", kinds, ["hate"], "", data, objective)
+    return search(template, data, objective, SearchConfig(**{"trials": 30, "jobs": 1, **knobs}), **more)
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Found]:
+    """`run(data, template=None, **knobs)`: a search of 30 trials; a like counts twice a click."""
+    return _search

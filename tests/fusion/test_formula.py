@@ -5,7 +5,7 @@ import pytest
 
 from polyrank.errors import ConfigError
 from polyrank.fusion.formula import Formula, Template, scope_of
-from polyrank.fusion.shapes import HeadKind, Parameter, Scope
+from polyrank.fusion.scope import HeadKind, Parameter, Scope
 
 HEADS: Mapping[str, HeadKind] = {"click": "probability", "like": "probability", "watch": "amount"}
 

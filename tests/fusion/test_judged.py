@@ -7,7 +7,7 @@ from polyrank.evaluation.fused import JudgeConfig
 from polyrank.evaluation.requests import Requests
 from polyrank.fusion.formula import Formula
 from polyrank.fusion.judged import judged, pareto
-from polyrank.fusion.shapes import Scope
+from polyrank.fusion.scope import Scope
 from polyrank.progress import Silent
 
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-import torch
 
 from polyrank.errors import ConfigError
 from polyrank.evaluation.requests import Requests
 from polyrank.fusion.learned import learn
-from polyrank.fusion.listwise import ListwiseConfig, ListwiseNet, _priors, features, place_within
+from polyrank.fusion.listwise import _priors, features, place_within
+from polyrank.fusion.listwise_nets import ListwiseConfig
 from polyrank.fusion.scaling import Scaling
 from polyrank.metrics.concordance import kendall
 
@@ -45,27 +45,6 @@ def test_prior_per_time_divides_by_the_predicted_watch_time():
     assert kendall(plain[0], data.columns["click"], data.requests).mean() == 1.0
     assert kendall(per_time[0], ratio, data.requests).mean() == 1.0
     assert kendall(per_time[1], data.columns["watch"], data.requests).mean() == 1.0
-
-
-def test_padding_and_the_order_of_candidates_change_nothing():
-    torch.manual_seed(0)
-    net = ListwiseNet(3, ListwiseConfig(width=8, attention_heads=2)).double().eval()
-    x = torch.randn(1, 5, 3, dtype=torch.float64)
-    alone = net(x, torch.ones(1, 5, dtype=torch.bool))
-    wider = torch.cat((x, torch.full((1, 2, 3), 1e3, dtype=torch.float64)), dim=1)
-    present = torch.tensor([[True] * 5 + [False] * 2])
-    torch.testing.assert_close(net(wider, present)[:, :5], alone)
-    turned = x.flip(1)
-    torch.testing.assert_close(net(turned, torch.ones(1, 5, dtype=torch.bool)), alone.flip(1))
-
-
-def test_candidates_look_at_one_another():
-    torch.manual_seed(0)
-    net = ListwiseNet(3, ListwiseConfig(width=8, attention_heads=2)).double().eval()
-    x, present = torch.randn(1, 4, 3, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool)
-    before = net(x, present)[0, 0].item()
-    x[0, 3] += 5
-    assert net(x, present)[0, 0].item() != pytest.approx(before, abs=1e-6)
 
 
 def test_the_prior_keeps_a_head_that_the_reward_forgets():

@@ -4,7 +4,7 @@ import pytest
 from polyrank.fusion.expression import Known, evaluate
 from polyrank.fusion.parse import parse, write
 from polyrank.fusion.plan import fold, ordinal
-from polyrank.fusion.shapes import Parameter, Scope
+from polyrank.fusion.scope import Parameter, Scope
 
 SCOPE = Scope({"a": "probability", "b": "probability", "n": "number"}, ("x",), {"w": Parameter(1.0, 0.1, 10.0)})
 

@@ -7,7 +7,7 @@ from polyrank.errors import ConfigError
 from polyrank.fusion.formula import Formula, Template
 from polyrank.fusion.parse import parse, write
 from polyrank.fusion.presets import PRESETS, preset
-from polyrank.fusion.shapes import HeadKind
+from polyrank.fusion.scope import HeadKind
 
 HEADS: dict[str, HeadKind] = {
     "click": "probability", "comment-stay": "probability", "watch": "amount", "hate": "probability",

@@ -8,8 +8,8 @@ from polyrank.evaluation.requests import Requests
 from polyrank.fusion.formula import Formula, Template
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.presets import PRESETS, preset
+from polyrank.fusion.scope import HeadKind, Parameter, Scope
 from polyrank.fusion.seeds import centred, equal_contribution, heads_alone, match, prepared, within
-from polyrank.fusion.shapes import HeadKind, Parameter, Scope
 
 HEADS: dict[str, HeadKind] = {"click": "probability", "like": "probability", "hate": "probability"}
 ROWS = {"click": np.array([0.2, 0.6]), "like": np.array([0.01, 0.03]), "hate": np.array([0.0, 0.1])}

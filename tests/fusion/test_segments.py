@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from polyrank.fusion.formula import Formula
+from polyrank.fusion.scope import Parameter, Scope
 from polyrank.fusion.segments import Segmented, shrunk
-from polyrank.fusion.shapes import Parameter, Scope
 
 SCOPE = Scope({"click": "probability", "like": "probability"}, ("active",))
 

@@ -1,15 +1,13 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrank.data.schema import Task
 from polyrank.errors import ConfigError
 from polyrank.fusion.expression import Known, evaluate
 from polyrank.fusion.parse import parse
-from polyrank.fusion.shapes import Parameter, Scope, analyse, head_kind
+from polyrank.fusion.scope import Parameter, Scope
+from polyrank.fusion.shapes import analyse
 
 SCOPE = Scope(
     {"click": "probability", "hate": "probability", "watch": "amount", "logits": "number"},
@@ -88,19 +86,3 @@ def test_ranges_and_directions_hold_on_data(text: str, seed: int) -> None:
         raised = columns | {head: np.minimum(columns[head] + rng.random(50), 1 if head in ("click", "hate") else 1e9)}
         moved = np.asarray(evaluate(node, Known(raised))) - before
         assert (direction * moved >= -1e-12).all()
-
-
-def test_names_mean_one_thing() -> None:
-    with pytest.raises(ConfigError, match="'click'"):
-        Scope({"click": "probability"}, ("click",))
-
-
-@pytest.mark.parametrize("bounds", [(1.0, 2.0, 3.0), (1.0, 1.0, 1.0), (math.nan, 0.0, 1.0), (0.0, 0.0, 1.0)])
-def test_a_parameter_checks_its_bounds(bounds: tuple[float, float, float]) -> None:
-    with pytest.raises(ConfigError):
-        Parameter(*bounds)
-
-
-def test_tasks_say_what_their_predictions_are() -> None:
-    assert head_kind(Task("a", "binary")) == "probability"
-    assert head_kind(Task("a", "regression")) == "number"

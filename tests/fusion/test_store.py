@@ -6,8 +6,8 @@ import pytest
 from polyrank.errors import RunError
 from polyrank.files import read_json, write_json
 from polyrank.fusion.formula import Formula
+from polyrank.fusion.scope import Scope
 from polyrank.fusion.segments import Segmented
-from polyrank.fusion.shapes import Scope
 from polyrank.fusion.store import FUSIONS, load_fusion, save_fusion
 
 SCOPE = Scope({"click": "probability", "comment-stay": "probability"}, ("seconds",))

@@ -10,7 +10,7 @@ each request was drawn, and what each request contributes.
 | `ndcg`, `hit_rate` | behaviour | NDCG@k, HR@k; `hit_rate` of binary ones |
 | `ndcg` | `reward` | NDCG@k whose gain is the declared reward |
 | `mtf_gauc` | `reward` | AUC of a valid view within requests, a row weighing reward + 1 |
-| `expected`, `observed` | head, behaviour | predicted and true sums over the first k, per request |
+| `expected`, `observed` | head, behaviour | predicted and true sums over the first k, per request (see `measure`) |
 | `per_minute` | binary head | its expected count over the expected minutes of watching, both over the first k |
 | `kendall` | head | τ_b of the fused order and the head alone |
 | `composite` | `gauc` | Σ_b v_b GAUC_b / Σ_b v_b with declared v |
@@ -65,6 +65,9 @@ class JudgeConfig:
 def measure(data: Requests, scores: Rows, config: JudgeConfig) -> dict[Key, GroupValues]:
     """Every metric of one order, request by request, but the composite.
 
+    What is expected of the first k means what it says of calibrated heads alone. A head that is predicted given others
+    counts times the chance that they happen (`Requests.joint`); a missing label counts as nothing that happened.
+
     Args:
         data: the rows.
         scores: `[N]` finite, the highest first.
@@ -89,7 +92,7 @@ def measure(data: Requests, scores: Rows, config: JudgeConfig) -> dict[Key, Grou
     mine = ~np.isnan(label)
     found["mtf_gauc", REWARD] = group_auc(scores[mine], label[mine], requests[mine], data.reward[mine] + 1)
     for head in data.heads:
-        found["expected", head] = sum_at(scores, data.columns[head], requests, k)
+        found["expected", head] = sum_at(scores, data.joint.get(head, data.columns[head]), requests, k)
         found["kendall", head] = kendall(scores, data.columns[head], requests)
     if config.minutes:
         if config.minutes not in data.heads:

@@ -92,13 +92,14 @@ def joint_places(tasks: Sequence[Task]) -> dict[int, list[int]]:
 
     These are the binary tasks with a parent, where all ancestors are among `tasks` too; places are those in `tasks`.
     """
+    return {place: steps for place, steps in given_places(tasks).items() if tasks[place].kind == "binary"}
+
+
+def given_places(tasks: Sequence[Task]) -> dict[int, list[int]]:
+    """Which tasks of any kind have a parent, with all ancestors among `tasks`, and the path from the first to them."""
     above = parents(tasks)
-    found = {}
-    for place, task in enumerate(tasks):
-        steps = path(above, place)
-        if task.kind == "binary" and task.given and not tasks[steps[0]].given:
-            found[place] = steps
-    return found
+    every = {place: path(above, place) for place, task in enumerate(tasks) if task.given}
+    return {place: steps for place, steps in every.items() if not tasks[steps[0]].given}
 
 
 def joint_probabilities(tasks: Sequence[Task], predictions: np.ndarray) -> dict[str, np.ndarray]:

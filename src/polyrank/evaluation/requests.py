@@ -1,7 +1,7 @@
 """Rows that compete for places in lists: what is predicted of each, what is known of it, and what happened."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ class Requests:
         requests: ``[N]`` int64: rows of one request are ranked against each other. No row is without one.
         users: ``[N]`` int64: a request is of one user.
         reward: ``[N]`` finite, not negative: what a row was worth; see `fusion.reward`.
+        joint: ``[N]`` by head, of heads that are predicted given that others happen: the prediction times the chance
+            that they do, which is what can be counted.
 
     Raises:
         ValueError: an array has another length, a head has no column, a row has no request, a request has two users,
@@ -35,10 +37,12 @@ class Requests:
     requests: npt.NDArray[np.int64]
     users: npt.NDArray[np.int64]
     reward: Floats
+    joint: Mapping[str, Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what the type cannot say."""
-        for name, values in {**self.columns, **self.labels, "users": self.users, "reward": self.reward}.items():
+        aligned = {**self.columns, **self.labels, **self.joint, "users": self.users, "reward": self.reward}
+        for name, values in aligned.items():
             if np.shape(values) != (len(self.requests),):
                 raise ValueError(f"{name} must have the shape ({len(self.requests)},), got {np.shape(values)}")
         for head in self.heads:
@@ -76,6 +80,7 @@ class Requests:
             requests=self.requests[rows],
             users=self.users[rows],
             reward=self.reward[rows],
+            joint={name: np.asarray(values)[rows] for name, values in self.joint.items()},
         )
 
     def ranks_something(self) -> bool:

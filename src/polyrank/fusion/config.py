@@ -8,8 +8,8 @@ from annotated_types import Ge, MinLen
 from polyrank.evaluation.fused import JudgeConfig
 from polyrank.fusion.learned import LearnConfig
 from polyrank.fusion.reward import RewardConfig
-from polyrank.fusion.search import SearchConfig
-from polyrank.fusion.shapes import Parameter
+from polyrank.fusion.sampling import SearchConfig
+from polyrank.fusion.scope import Parameter
 
 
 @dataclass(frozen=True)

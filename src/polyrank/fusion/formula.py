@@ -16,7 +16,8 @@ from polyrank.fusion.expression import FITTED, Call, Known, Node, Table, evaluat
 from polyrank.fusion.fusion import Columns, Document, Fusion, read_columns
 from polyrank.fusion.parse import parse, write
 from polyrank.fusion.plan import ordinal
-from polyrank.fusion.shapes import HeadKind, Parameter, Scope, analyse
+from polyrank.fusion.scope import HeadKind, Parameter, Scope
+from polyrank.fusion.shapes import analyse
 from polyrank.fusion.transforms import BucketCurves, Curve, bucket_quantiles, learned_curve, quantile_curve
 from polyrank.metrics.checks import Floats, Rows
 

@@ -12,7 +12,8 @@ from polyrank.errors import ConfigError, DataError
 from polyrank.evaluation.requests import Requests
 from polyrank.fusion.fusion import Fusion
 from polyrank.fusion.lambdarank import LambdaRankConfig, learn_lambdarank
-from polyrank.fusion.listwise import ListwiseConfig, learn_listwise
+from polyrank.fusion.listwise import learn_listwise
+from polyrank.fusion.listwise_nets import ListwiseConfig
 from polyrank.fusion.monotone import MonotoneConfig, learn_monotone
 from polyrank.progress import Bar
 

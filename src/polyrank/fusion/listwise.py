@@ -1,101 +1,40 @@
-"""The request-wise transformer: candidates look at one another before they are scored.
+"""The request-wise ranker: candidates look at one another before they are scored.
 
 EMER-lite, after EMER: An End-to-end Multi-objective Ensemble Ranking framework, arXiv 2508.05093.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from polyrank import config as configs
 from polyrank.evaluation.requests import Requests
-from polyrank.fusion.fusion import Columns, Document, Fusion, read_columns
-from polyrank.fusion.monotone import load_arrays
-from polyrank.fusion.networks import NONE, NetworkConfig, Positions, fit, padded, pairwise_loss
+from polyrank.fusion.fusion import Columns, read_columns
+from polyrank.fusion.listwise_nets import ListwiseConfig, ListwiseNet, RivalryNet
+from polyrank.fusion.networks import NONE, Positions, fit, padded, pairwise_loss
 from polyrank.fusion.scaling import Scaling
+from polyrank.fusion.trained import NetworkFusion
 from polyrank.fusion.transforms import rank_within
 from polyrank.metrics.checks import Floats, Rows
 from polyrank.metrics.toplists import ndcg
 from polyrank.progress import Bar
 
 
-@dataclass(frozen=True)
-class ListwiseConfig(NetworkConfig):
-    """`[fusion.listwise]`; the paper's sizes (some 500 candidates a request) are not published.
-
-    Attributes:
-        width: of a candidate's vector.
-        attention_heads: of the transformer; they divide the width.
-        layers: of the transformer.
-        dropout: in its layers.
-        prior: how much the pairwise losses on the heads count beside the one on the reward.
-        per_time: a head that predicts watch time: the prior of every other head is `p / p_watch` (the paper's IPUT:
-            without it, what is interacted with because it is watched long counts twice); the head itself where empty.
-        k: places that the heads' own metric counts.
-    """
-
-    width: Annotated[int, Gt(0)] = 32
-    attention_heads: Annotated[int, Gt(0)] = 4
-    layers: Annotated[int, Gt(0)] = 1
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    prior: Annotated[float, Ge(0)] = 0.1
-    per_time: str = ""
-    k: Annotated[int, Gt(0)] = 3
-
-
-class ListwiseNet(nn.Module):
-    """Features of the candidates of requests → self-attention among them → one score each.
-
-    A candidate has no position: permuting candidates permutes scores. Padding is never looked at.
-
-    Args:
-        features: F.
-        config: sizes.
-    """
-
-    def __init__(self, features: int, config: ListwiseConfig) -> None:
-        super().__init__()
-        self.into = nn.Linear(features, config.width)
-        layer = nn.TransformerEncoderLayer(
-            config.width,
-            config.attention_heads,
-            2 * config.width,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(config.width)
-        self.out = nn.Linear(config.width, 1)
-
-    def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """`[R, L, F]`, `[R, L]` bool → `[R, L]`."""
-        seen = self.encoder(self.into(x), src_key_padding_mask=~present)
-        scores: Tensor = self.out(self.norm(seen)).squeeze(2)
-        return scores
-
-
 @dataclass(frozen=True, eq=False)
-class ListwiseFusion(Fusion):
-    """A trained `ListwiseNet`. It is not monotone by construction: nothing bounds what attention makes of a head."""
+class ListwiseFusion(NetworkFusion):
+    """A trained `ListwiseNet`, or a `RivalryNet` where its config says `monotone`."""
 
     kind: ClassVar[str] = "listwise"
-    scaling: Scaling
-    config: ListwiseConfig
-    net: ListwiseNet
+    configured = ListwiseConfig
+    within_request = True
 
-    def __post_init__(self) -> None:
-        """Scores in float64, so that they hardly depend on how requests are batched."""
-        object.__setattr__(self, "heads", self.scaling.heads)
-        object.__setattr__(self, "context", self.scaling.context)
-        object.__setattr__(self, "within_request", True)
-        self.net.double().eval()
+    @staticmethod
+    def network(scaling: Scaling, config: ListwiseConfig) -> nn.Module:
+        """See `NetworkFusion.network`."""
+        kind = RivalryNet if config.monotone else ListwiseNet
+        return kind(len(scaling.heads), len(scaling.context), config)
 
     def score(self, rows: Columns, requests: Rows | None = None) -> Floats:
         """See `Fusion.score`."""
@@ -105,25 +44,8 @@ class ListwiseFusion(Fusion):
         x = torch.from_numpy(features(self.scaling, columns, groups))
         return scored(self.net, x, groups, self.config.pairs)
 
-    def document(self) -> Document:
-        """Scaling and knobs."""
-        return {"scaling": self.scaling.document(), "config": asdict(self.config)}
 
-    def arrays(self) -> dict[str, Rows]:
-        """The network's parameters."""
-        return {name: values.numpy() for name, values in self.net.state_dict().items()}
-
-    @classmethod
-    def restore(cls, document: Document, arrays: Mapping[str, Rows]) -> Self:
-        """See `Fusion.restore`."""
-        scaling = Scaling.restore(document["scaling"])
-        config = configs.build(ListwiseConfig, document["config"], "listwise")
-        net = ListwiseNet(2 * len(scaling.heads) + len(scaling.context), config)
-        load_arrays(net, arrays)
-        return cls(scaling, config, net)
-
-
-def scored(net: ListwiseNet, x: Tensor, requests: Rows, pairs: int) -> Floats:
+def scored(net: nn.Module, x: Tensor, requests: Rows, pairs: int) -> Floats:
     """Scores `[N]` of rows with features `[N, F]`, request by request."""
     scores = np.zeros(len(x))
     with torch.inference_mode():
@@ -157,7 +79,7 @@ def learn_listwise(
     config: ListwiseConfig,
     bar: Bar | None = None,
 ) -> ListwiseFusion:
-    """Train the transformer by pairs on the reward (posterior) and on each head (prior).
+    """Train the network by pairs on the reward (posterior) and on each head (prior).
 
     `L = L_pair(reward) + prior · mean_k w_k L_pair(head_k)`, w_k = m_k of the epoch before / m_k now, m_k the NDCG@k of
     the order against the head (the paper's self-evolving weights, whose metric is DCG@K): a head that the order has
@@ -180,7 +102,7 @@ def learn_listwise(
         raise ValueError(f"attention_heads must divide width = {config.width}, got {config.attention_heads}")
     torch.manual_seed(config.seed)
     scaling = Scaling.fit(train.columns, train.heads, context, negative)
-    net = ListwiseNet(2 * len(train.heads) + len(context), config)
+    net = ListwiseFusion.network(scaling, config)
     x = torch.from_numpy(features(scaling, train.columns, train.requests).astype(np.float32))
     held = torch.from_numpy(features(scaling, valid.columns, valid.requests).astype(np.float32))
     priors = _priors(train, scaling, config)

@@ -4,20 +4,19 @@ UMRE: Unified Monotonic Ranking Ensemble, arXiv 2508.07613; the integrated trans
 Unconstrained Monotonic Neural Networks, NeurIPS 2019.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from polyrank import config as configs
 from polyrank.evaluation.requests import Requests
-from polyrank.fusion.fusion import Columns, Document, Fusion, read_columns
+from polyrank.fusion.fusion import Columns, read_columns
 from polyrank.fusion.networks import NONE, NetworkConfig, Positions, fit, pairwise_loss
 from polyrank.fusion.scaling import Scaling
+from polyrank.fusion.trained import NetworkFusion
 from polyrank.metrics.checks import Floats, Rows
 from polyrank.progress import Bar
 
@@ -101,19 +100,16 @@ class MonotoneNet(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class MonotoneFusion(Fusion):
-    """A trained `MonotoneNet` with the scaling of what it reads; a row's score does not depend on other rows."""
+class MonotoneFusion(NetworkFusion):
+    """A trained `MonotoneNet`; a row's score does not depend on other rows."""
 
     kind: ClassVar[str] = "monotone"
-    scaling: Scaling
-    config: MonotoneConfig
-    net: MonotoneNet
+    configured = MonotoneConfig
 
-    def __post_init__(self) -> None:
-        """The network scores in float64: in float32 rounding might turn close candidates round."""
-        object.__setattr__(self, "heads", self.scaling.heads)
-        object.__setattr__(self, "context", self.scaling.context)
-        self.net.double().eval()
+    @staticmethod
+    def network(scaling: Scaling, config: MonotoneConfig) -> MonotoneNet:
+        """See `NetworkFusion.network`."""
+        return MonotoneNet(len(scaling.heads), len(scaling.context), config)
 
     def score(self, rows: Columns, requests: Rows | None = None) -> Floats:
         """See `Fusion.score`."""
@@ -124,36 +120,6 @@ class MonotoneFusion(Fusion):
                 part = slice(start, start + _BLOCK)
                 scores[part] = self.net(torch.from_numpy(z[part]), torch.from_numpy(c[part])).numpy()
         return scores
-
-    def document(self) -> Document:
-        """Scaling and knobs."""
-        return {"scaling": self.scaling.document(), "config": asdict(self.config)}
-
-    def arrays(self) -> dict[str, Rows]:
-        """The network's parameters."""
-        return {name: values.numpy() for name, values in self.net.state_dict().items()}
-
-    @classmethod
-    def restore(cls, document: Document, arrays: Mapping[str, Rows]) -> Self:
-        """See `Fusion.restore`."""
-        scaling = Scaling.restore(document["scaling"])
-        config = configs.build(MonotoneConfig, document["config"], "monotone")
-        net = MonotoneNet(len(scaling.heads), len(scaling.context), config)
-        load_arrays(net, arrays)
-        return cls(scaling, config, net)
-
-
-def load_arrays(net: nn.Module, arrays: Mapping[str, Rows]) -> None:
-    """Put saved arrays into a network, in their own precision.
-
-    Raises:
-        ValueError: they are not this network's.
-    """
-    net.double()
-    try:
-        net.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in arrays.items()})
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
 
 
 def learn_monotone(
@@ -178,7 +144,7 @@ def learn_monotone(
     """
     torch.manual_seed(config.seed)
     scaling = Scaling.fit(train.columns, train.heads, context, negative)
-    net = MonotoneNet(len(train.heads), len(context), config)
+    net = MonotoneFusion.network(scaling, config)
 
     def loss_of(data: Requests) -> Any:
         z, c = (torch.from_numpy(part.astype(np.float32)) for part in scaling.inputs(data.columns))

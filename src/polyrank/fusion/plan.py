@@ -4,7 +4,8 @@ from collections.abc import Collection
 from typing import Any
 
 from polyrank.fusion.expression import FITTED, Call, Known, Name, Node, Number, evaluate, names
-from polyrank.fusion.shapes import Scope, analyse
+from polyrank.fusion.scope import Scope
+from polyrank.fusion.shapes import analyse
 
 
 def ordinal(node: Node, scope: Scope) -> Node:

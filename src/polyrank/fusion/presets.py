@@ -14,7 +14,7 @@ from polyrank.config import nearest
 from polyrank.errors import ConfigError
 from polyrank.fusion.expression import Call, Name, Node, Number
 from polyrank.fusion.formula import Template
-from polyrank.fusion.shapes import HeadKind, Parameter, Scope
+from polyrank.fusion.scope import HeadKind, Parameter, Scope
 
 BETA: Final = 1e-4  # of log_sum: what a probability is smoothed by
 # A weight of a search's start over or under it by this factor is as good as infinite or zero.

@@ -16,7 +16,7 @@ from polyrank.fusion.fusion import Columns, read_columns
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.plan import ordinal
 from polyrank.fusion.presets import preset, weight
-from polyrank.fusion.shapes import HeadKind
+from polyrank.fusion.scope import HeadKind
 from polyrank.metrics.checks import Rows
 
 Values = dict[str, float]
