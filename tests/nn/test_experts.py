@@ -155,6 +155,24 @@ class TestLevel:
         assert weights.shape == (7, 0)
 
     @PATHS
+    def test_masks_by_hand(self, plainly):
+        """Two gates over both experts: expert e is given Σ_t w_te · mask_te ⊙ δ_t, the logits Σ of the whole δ."""
+        level = Level(1, [(2, 4)], [[0, 1], [0, 1]], (16,))
+        weight = torch.zeros(1, 36)
+        weight[0, :16], weight[0, 16:32], weight[0, 33] = 2.0, 4.0, math.log(3.0)  # gate 0: ¼, ¾; gate 1: ½, ½
+        level.groups[0].weight.data = weight
+        masks = torch.ones(4, 16)
+        masks[0, 0], masks[3, 1] = 0.0, 0.5  # of expert 0 from task 0, unit 0; of expert 1 from task 1, unit 1
+        mixed, _ = ran(level, [Inputs(torch.ones(1, 1))], plainly)
+        with level.masked(masks):
+            mixed.sum().backward()
+        gradient = level.groups[0].weight.grad[0]
+        assert gradient[:3].tolist() == pytest.approx([0.5, 0.75, 0.75])
+        assert gradient[16:19].tolist() == pytest.approx([1.25, 1.0, 1.25])
+        # r (f − mean f), 16 units: gate 0: ¼ (2 − 3.5), ¾ (4 − 3.5); gate 1: ½ (2 − 3), ½ (4 − 3)
+        assert gradient[32:].tolist() == pytest.approx([-6.0, 6.0, -8.0, 8.0])
+
+    @PATHS
     def test_weights_carry_no_gradient(self, plainly):
         level = randomised(Level(6, [(2, 2)], [[0, 1]], (16,)))
         mixed, weights = ran(level, [Inputs(torch.randn(7, 6))], plainly)

@@ -91,6 +91,19 @@ def test_a_level_agrees_with_plain_torch(name, widths, dropout):
     torch.testing.assert_close(weights, level.plainly(x)[1])
 
 
+@pytest.mark.parametrize("name", ["mmoe", "cgc", "last", "one gate over two groups"])
+@pytest.mark.parametrize("widths", WIDTHS[:2])
+def test_a_masked_level_agrees_with_plain_torch(name, widths):
+    count, level = level_of(name, widths)
+    x, leaves = torch.randn(count, ROWS, WIDE, requires_grad=True), list(level.parameters())
+    with level.masked((torch.rand(level.starts[-1], level.out_width) < 0.5).float()):
+        masked = results(lambda: level(x)[0], leaves, [x])
+        assert_same(masked, results(lambda: level.plainly(x)[0], leaves, [x]))
+    plain = results(lambda: level(x)[0], leaves, [x])
+    assert torch.equal(masked[0], plain[0])
+    assert not torch.equal(masked[1], plain[1])
+
+
 @pytest.mark.parametrize("name", ["bottom", "mmoe", "cgc", "ple"])
 @pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

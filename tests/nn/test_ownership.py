@@ -2,11 +2,19 @@
 
 import torch
 
-from polyrank.nn.experts import SHARED, Level
+from polyrank.nn.experts import SHARED, Level, TaskNetworks
 from polyrank.nn.extraction import LevelShape, first_level, later_level
-from polyrank.nn.ownership import NONE, expert_owners, owned_slices, reading
+from polyrank.nn.layers import StackedLinear
+from polyrank.nn.ownership import NONE, expert_owners, of_networks, of_stack, owned_slices, reading
 
 SHAPE = LevelShape(2, 1, 2, (3, 4))
+
+
+class Levels:
+    """An architecture that says what its levels are."""
+
+    def __init__(self, *levels):
+        self.levels = lambda: levels
 
 
 def test_experts_that_one_tasks_gates_see_are_its_own():
@@ -18,14 +26,14 @@ def test_experts_that_one_tasks_gates_see_are_its_own():
 
 def test_a_tasks_gate_logits_are_its_own_in_mmoe():
     level = Level(5, [(3, 6)], [range(3)] * 2, (2, 4))
-    ((parameter, owners),) = owned_slices([(level, (0, 1))])
+    ((parameter, owners),) = owned_slices(Levels((level, (0, 1))))
     assert parameter is level.groups[0].weight
     assert owners.tolist() == [SHARED] * 6 + [0] * 3 + [1] * 3
 
 
 def test_a_cgc_level_has_columns_biases_and_layers_of_single_tasks():
     level = first_level(5, SHAPE, shared_gate=False)
-    found = {id(parameter): owners.tolist() for parameter, owners in owned_slices([(level, (0, 1))])}
+    found = {id(parameter): owners.tolist() for parameter, owners in owned_slices(Levels((level, (0, 1))))}
     (group,) = level.groups
     hidden = [0] * 3 + [1] * 3 + [SHARED] * 6
     assert found[id(group.weight)] == hidden + [0] * 3 + [1] * 3
@@ -37,15 +45,39 @@ def test_a_cgc_level_has_columns_biases_and_layers_of_single_tasks():
 
 def test_groups_of_a_later_level_belong_to_their_task():
     level = later_level(5, SHAPE, shared_gate=False)
-    found = {id(parameter): set(owners.flatten().tolist()) for parameter, owners in owned_slices([(level, (0, 1))])}
+    found = {
+        id(parameter): set(owners.flatten().tolist()) for parameter, owners in owned_slices(Levels((level, (0, 1))))
+    }
     for task, group in enumerate(level.groups[:2]):
         assert all(found[id(parameter)] == {task} for parameter in group.parameters())
     assert not any(id(parameter) in found for parameter in level.groups[2].parameters())
 
 
+def test_without_a_word_everything_is_shared():
+    assert owned_slices(torch.nn.Linear(2, 3)) == []
+    assert owned_slices(Levels((Level(5, [(1, 0)], [], (4,)), ()))) == []
+
+
+def test_what_an_architecture_says_itself():
+    class Said(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.networks, self.mixed = TaskNetworks(5, 2, (3, 4)), StackedLinear(3, 4, 6)
+
+        def owned(self):
+            return [*of_networks(self.networks, 2), *of_stack(self.mixed, [SHARED, 1, 0])]
+
+    said = Said()
+    found = {id(parameter): owners for parameter, owners in owned_slices(said)}
+    assert found[id(said.mixed.weight)].tolist() == [[[SHARED]], [[1]], [[0]]]
+    assert found[id(said.networks.first.groups[0].weight)].tolist() == [0] * 3 + [1] * 3
+    assert found[id(said.networks.later[0].layers[0].bias)].tolist() == [[[0]], [[1]]]
+    assert len(found) == len(list(said.parameters()))
+
+
 def test_owners_broadcast_against_their_parameters():
     style = LevelShape(2, 1, 2, (3, 4, 4), layer_norm=True, residual=True)
-    for parameter, owners in owned_slices([(first_level(5, style, shared_gate=False), (0, 1))]):
+    for parameter, owners in owned_slices(Levels((first_level(5, style, shared_gate=False), (0, 1)))):
         assert torch.broadcast_shapes(parameter.shape, owners.shape) == parameter.shape
 
 

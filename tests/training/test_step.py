@@ -253,24 +253,32 @@ def test_an_architecture_that_does_not_say_what_is_shared_is_measured_at_its_par
 
 
 @every_architecture
-def test_masks_reach_shared_parts_only(name):
+def test_masks_act_on_what_shared_experts_are_given(name):
+    """Element by element: own parts as in a plain pass, the last level's shared experts as if δ itself were masked."""
     case = Case(name)
-    step = case.step()
-    step.pull()
-    expected = step.units()
-    assert expected.shape == (3, case.ranker.architecture.out_width)
     masks = (torch.rand(3, case.ranker.architecture.out_width) < 0.5).float()
-    step.push(masks)
-    masked = case.gradients()
     step = case.step()
     step.pull()
-    step.push()
-    plain = case.gradients()
-    for parameter, owners in case.junction.slices:
-        key = next(n for n, p in case.ranker.named_parameters() if p is parameter)
-        kept = (owners >= 0).expand_as(parameter)
-        torch.testing.assert_close(masked[key][kept], plain[key][kept], rtol=0, atol=1e-7)
-    assert any(not torch.allclose(masked[key], plain[key]) for key in masked)
+    assert step.units().shape == masks.shape
+    vectors, gradient = case.junction.vectors, case.junction.leaf.grad
+    parameters = dict(case.ranker.architecture.named_parameters())
+    everywhere = torch.autograd.grad(vectors, list(parameters.values()), gradient * masks[:, None], retain_graph=True)
+    plain = torch.autograd.grad(vectors, list(parameters.values()), gradient, retain_graph=True)
+    passes = []
+    vectors.register_hook(lambda gradient: passes.append(1))
+    step.push(masks)
+    assert passes == [1]
+    found = case.gradients()
+    slices = {id(parameter): owners for parameter, owners in case.junction.slices}
+    levels = case.ranker.architecture.levels()
+    last = {id(p) for p in levels[-1][0].parameters()}
+    for (key, parameter), masked, whole in zip(parameters.items(), everywhere, plain, strict=True):
+        own = (slices.get(id(parameter), torch.tensor(-1)) >= 0).expand_as(parameter)
+        given = found[f"architecture.{key}"]
+        torch.testing.assert_close(given[own], whole[own], rtol=1e-5, atol=1e-7)
+        if id(parameter) in last:
+            torch.testing.assert_close(given[~own], masked[~own], rtol=1e-5, atol=1e-7)
+    assert any(not torch.allclose(found[f"architecture.{key}"], w) for key, w in zip(parameters, plain, strict=True))
 
 
 @every_architecture

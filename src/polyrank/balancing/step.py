@@ -50,7 +50,11 @@ class Step(Protocol):
         """
 
     def push(self, weights: Tensor | None = None) -> None:
-        """Differentiate on through the shared part: v is `[T]`, or `[T, H]` with a factor for each unit of h_t."""
+        """Differentiate on through the shared part: v is `[T]`, or `[T, H]` with a factor for each unit of h_t.
+
+        Such factors act where the shared experts, or the trunk, hand their outputs on: what goes through a task's own
+        gates and experts is left as it is.
+        """
 
     def quality(self, metric: Quality) -> Tensor:
         """`[T]` float64: how well the batch's predictions rank or classify its labels; NaN where not defined."""

@@ -130,10 +130,11 @@ class GradDrop(Memory):
     P = ½ (1 + Σ_t g_t / Σ_t |g_t|) for each unit of the representation, g_t summed over the batch times sign(h); a draw
     U ~ U(0, 1) for each: the positive g_t pass where P > U, the negative ones where P < U.
 
-    Cost: signs of all gradients; a second backward pass where there are gates or experts that only one task reads.
+    Cost: the signs of all gradients, summed over rows.
     When: many tasks, noise as regularisation is welcome.
     Source: Chen et al., Just Pick a Sign, NeurIPS 2020.
-    Departures: with gates, unit i of all tasks' mixtures of the same experts counts as one unit.
+    Departures: with gates, unit i of all tasks' mixtures of the same experts counts as one unit, and is masked where
+        the experts hand it on: what goes through gates and experts that only one task reads is not.
     """
 
     combines = True

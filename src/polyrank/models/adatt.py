@@ -5,7 +5,7 @@ Li et al., "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning i
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, MinLen
@@ -15,6 +15,7 @@ from polyrank.nn.experts import GatedConfig, GateWeights, Level, mix
 from polyrank.nn.extraction import LevelShape
 from polyrank.nn.gates import Gates
 from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.ownership import Owned, of_stack
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class AdaTT(nn.Module):
     def _gate_input(self, x: Inputs) -> Tensor:
         written = x.written()
         return written if self.read is None else written[:, self.read]
+
+    def owned(self) -> Owned:
+        """Each task's fusion at the last level; what stands below all tasks read."""
+        native: Any = self.natives[-1]
+        found = of_stack(self.selectors[-1], range(self.shape.tasks))
+        return found if native.v is None else [*found, (native.v, native.rows)]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """Every level's gates, without the native residual."""

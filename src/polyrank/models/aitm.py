@@ -14,9 +14,10 @@ from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from polyrank.data.paths import chained, downward
-from polyrank.nn.experts import GateWeights, Level
+from polyrank.nn.experts import SHARED, GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import Dropout, NetworkConfig, StackedLinear
+from polyrank.nn.ownership import Owned, of_level, of_stack
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ class AITM(nn.Module):
         weights = torch.softmax((keys * queries).sum(dim=2) / math.sqrt(self.out_width), dim=0)
         attended: Tensor = (weights[:, :, None] * values).sum(dim=0)
         return attended
+
+    def owned(self) -> Owned:
+        """The networks and transfers of tasks that are no one's parent; the attention, if there is one such alone."""
+        owners = [SHARED if task in self.parents else task for task in range(len(self.parents))]
+        found = of_level(self.networks, owners)
+        for task, transfer in zip(self.order, self.transfers, strict=True):
+            found += of_stack(transfer, [owners[task]])
+        if self.attention is not None and len(self.order) == 1:
+            found += of_stack(self.attention, [owners[self.order[0]]] * 3)
+        return found
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none: the attention weighs a task's own vector against a predecessor's, not experts."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, TaskNetworks
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig
+from polyrank.nn.ownership import Owned, of_stack
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class CrossStitch(nn.Module):
         if units.shape[2] == 1:
             return torch.einsum("ts,sbh->tbh", units[:, :, 0], x)
         return torch.einsum("tsh,sbh->tbh", units, x)
+
+    def owned(self) -> Owned:
+        """The last units, a row of them each; what stands below them all tasks may read."""
+        return of_stack(self.moved[-1:], range(len(self.start)))
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none: its units are no mixture, and the same for every row."""

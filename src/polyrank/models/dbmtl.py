@@ -13,9 +13,10 @@ from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from polyrank.data.paths import chained, downward
-from polyrank.nn.experts import GateWeights, Level
+from polyrank.nn.experts import SHARED, GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig, StackedMLP
+from polyrank.nn.ownership import Owned, of_stack
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ class DBMTL(nn.Module):
             both = torch.cat([features[task], features[self.parents[task]]], dim=1)
             features[task] = relation(both[None])[0]
         return torch.stack(features)
+
+    def owned(self) -> Owned:
+        """The networks and relations of tasks that are no one's parent."""
+        owners = [SHARED if task in self.parents else task for task in range(len(self.parents))]
+        found = of_stack(self.networks, owners)
+        for task, relation in zip(self.order, self.relations, strict=True):
+            found += of_stack(relation, [owners[task]])
+        return found
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, Level, mix
 from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.ownership import Owned
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class DSelectK(nn.Module):
         selectors = torch.where(self.codes, steps, 1.0 - steps).prod(dim=4)
         shares = torch.softmax(by_selector[..., -1:], dim=2)
         return (shares * selectors).sum(dim=2), selectors
+
+    def owned(self) -> Owned:
+        """Each task's gate; experts are everyone's."""
+        owners = torch.arange(self.tasks).repeat_interleave(len(self.bias) // self.tasks)
+        return [(parameter, owners) for parameter in (self.bias, self.weight) if parameter is not None]
 
     def penalty(self) -> Tensor | None:
         """Of the last batch; None if there was none in training since it was last asked, or nothing is asked for."""

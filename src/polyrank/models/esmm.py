@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig
+from polyrank.nn.ownership import Owned, of_level
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class ESMM(nn.Module):
         """`[B, D]` → `[T, B, H]`."""
         vectors: Tensor = self.networks([x])[0]
         return vectors
+
+    def owned(self) -> Owned:
+        """Each network."""
+        return of_level(self.networks, range(self.networks.groups[0].experts))  # type: ignore[arg-type]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """It has none."""

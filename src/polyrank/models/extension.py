@@ -12,6 +12,7 @@ from polyrank.data.loader import Batch
 from polyrank.losses import masked_mean, smoothed
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
+from polyrank.nn.ownership import Owned, of_level
 from polyrank.nn.towers import Towers
 
 
@@ -85,6 +86,13 @@ class Vectors(nn.Module):
             vectors: Tensor = self._base[0].architecture(x)
         new: Tensor = self.branch(x, vectors[: self.branch.old])
         return torch.cat([vectors, new.to(vectors.dtype)])
+
+    def owned(self) -> Owned:
+        """The new tasks' experts and gates; the old architecture counts as everyone's."""
+        tasks = torch.arange(self.branch.old, self.branch.old + self.branch.new)
+        columns = tasks.repeat_interleave(self.branch.own + self.branch.old)
+        experts = tasks.repeat_interleave(self.branch.own).tolist()
+        return [(self.branch.gate, columns), *of_level(self.branch.experts, experts)]
 
 
 class ExtendedRanker(nn.Module):

@@ -16,6 +16,7 @@ from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, mix
 from polyrank.nn.gates import Gates, softmax_over
 from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.layers import Dropout, StackedBatchNorm, StackedLinear, StackedNorm
+from polyrank.nn.ownership import Owned, of_stack
 
 _Expert = tuple[int, int]
 
@@ -108,6 +109,13 @@ class HoME(nn.Module):
         vectors, second = self.tasks(states[self.read], both, own)
         return vectors, first, second
 
+    def owned(self) -> Owned:
+        """A task's experts and gates at level 2; those of a category of one task too."""
+        alone = [
+            SHARED if self.of.count(category) > 1 else self.of.index(category) for category in range(max(self.of) + 1)
+        ]
+        return [*self.meta.owned([*alone, SHARED]), *self.tasks.owned(range(len(self.of)))]
+
     def gates(self, x: Inputs) -> list[GateWeights]:
         """Of level 1 the gate of each task's category, and the shared one; of level 2 the tasks'.
 
@@ -171,6 +179,22 @@ class Stage(nn.Module):
         logits = self.self_gate(own_inputs)
         extra = torch.where(self.alone, torch.sigmoid(logits) * self.mine[:, None], softmax_over(logits, self.mine))
         return mix(weights + extra, experts), weights
+
+    def owned(self, units: Sequence[int]) -> Owned:
+        """All parameters, by the owners of the units: an expert is a unit's if no other sees it."""
+        seeing = [{unit for unit, some in zip(units, self.seen, strict=True) if e in some} for e in self.experts]
+        experts = [owners.pop() if len(owners) == 1 else SHARED for owners in seeing]
+        groups = [experts[self.group.tolist().index(number)] for number in range(int(self.group.max()) + 1)]
+        factors = [owner for owner in groups for _ in range(self.features.factors)]
+        parts = (
+            (self.features.choice, groups),
+            (self.features.down, groups),
+            (self.features.up, factors),
+            (self.networks, experts),
+            (self.gate, units),
+            (self.self_gate, units),
+        )
+        return [found for module, owners in parts for found in of_stack(module, owners)]
 
     def named(self, unit: int, weights: Tensor) -> tuple[tuple[_Expert, ...], Tensor]:
         """The experts that a unit sees, and its gate's weights of them."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from polyrank.nn.experts import SHARED, GatedConfig, GateWeights, Level
 from polyrank.nn.inputs import InputColumns, Inputs
+from polyrank.nn.ownership import Levels
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class OMoE(nn.Module):
         """`[B, D]` → `[T, B, H]`."""
         mixed: Tensor = self.level([x])[0]
         return mixed.expand(self.tasks, -1, -1)
+
+    def levels(self) -> Levels:
+        """One, whose gate is everyone's."""
+        return [(self.level, [SHARED])]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """The one gate's weights over the E experts."""

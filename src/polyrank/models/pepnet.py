@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, TaskNetworks
 from polyrank.nn.inputs import InputColumns, Inputs
 from polyrank.nn.layers import NetworkConfig, StackedLinear
+from polyrank.nn.ownership import Owned, of_networks, of_stack
 
 GAMMA = 2.0
 """γ: gates are in (0, 2), 1 at a logit of zero."""
@@ -75,6 +76,17 @@ class PEPNet(nn.Module):
         personal = gate[0] * embedded
         deltas = self.ppnet(torch.cat([embedded[:, self.prior], personal.detach()], dim=1))
         return cast("Tensor", self.networks(Inputs(personal), lambda layer, hidden: hidden * deltas[layer]))
+
+    def owned(self) -> Owned:
+        """Each network and its gates; the domain's gate is everyone's."""
+        tasks = self.ppnet.groups
+        first = self.ppnet.first
+        columns = torch.arange(tasks).repeat_interleave(first.weight.shape[2] // tasks)
+        gates = [
+            *((parameter, columns) for parameter in first.parameters()),
+            *of_stack(self.ppnet.second, range(tasks)),
+        ]
+        return [*gates, *of_networks(self.networks, tasks)]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """None that mix experts: its gates scale units."""

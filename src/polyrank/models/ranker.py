@@ -56,8 +56,8 @@ class Architecture(Protocol):
     have a method `penalty() -> Tensor | None`: what it adds to the objective, over its parameters or over the last
     batch it saw in training.
 
-    Where it is made of `Level`s it has a method `levels()` too: who owns what in them (`polyrank.nn.ownership`), for
-    balancers. Without it all of its parameters count as shared, and gradients are compared at these.
+    For balancers it says who owns what (`polyrank.nn.ownership`): by `levels()` where it is made of `Level`s, else by
+    `owned()`, and gradients are then compared at the parameters. Without either all of its parameters count as shared.
     """
 
     out_width: int

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, TaskNetworks
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig, StackedLinear
+from polyrank.nn.ownership import Owned, of_stack
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Sluice(nn.Module):
         halves = outputs.view(tasks, rows, 2, width // 2).transpose(1, 2).reshape(2 * tasks, rows, -1)
         mixed = torch.einsum("qp,pbh->qbh", self.alphas[layer], halves)
         return mixed.view(tasks, 2, rows, -1).transpose(1, 2).reshape(tasks, rows, width)
+
+    def owned(self) -> Owned:
+        """The last α, β and what widens layers; what stands below the last α all tasks read."""
+        tasks = torch.arange(len(self.betas))
+        last = (self.alphas[-1], tasks.repeat_interleave(2)[:, None])
+        return [last, (self.betas, tasks[:, None]), *of_stack(self.widen, range(len(tasks)))]
 
     def penalty(self) -> Tensor | None:
         """λ times the halves' overlap; None where λ is 0."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.layers import NetworkConfig, StackedMLP
+from polyrank.nn.ownership import Owned, of_stack
 
 LOW, HIGH = -0.1, 1.1
 """γ and ζ: the interval to which the concrete distribution is stretched before it is cut to [0, 1]."""
@@ -106,6 +107,10 @@ class SNRTrans(nn.Module):
             outputs = subnetworks(routes(outputs))
         last: Tensor = self.routes[-1](outputs)
         return last
+
+    def owned(self) -> Owned:
+        """The routes to each task."""
+        return of_stack(self.routes[-1], range(len(self.routes[-1].weight)))
 
     def penalty(self) -> Tensor | None:
         """λ times the expected number of open connections; None where λ is 0."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import InputColumns, Inputs, by_set
 from polyrank.nn.layers import NetworkConfig
+from polyrank.nn.ownership import Owned, of_level
 
 Norm = Literal["l1", "l2"]
 
@@ -54,7 +55,7 @@ class SoftSharing(nn.Module):
         self, in_width: int, tasks: int, config: SoftSharingConfig, columns: InputColumns | None = None
     ) -> None:
         super().__init__()
-        self.norm, self.strength = config.norm, config.strength
+        self.tasks, self.norm, self.strength = tasks, config.norm, config.strength
         separate = config.embeddings == "separate"
         self.register_buffer("sets", None, persistent=False)
         if separate:
@@ -73,6 +74,10 @@ class SoftSharing(nn.Module):
         """`[B, D]` → `[T, B, H]`."""
         output: Tensor = self.networks([x] if self.sets is None else by_set(x, self.sets))[0]
         return output
+
+    def owned(self) -> Owned:
+        """Each network: only the penalty ties them."""
+        return of_level(self.networks, range(self.tasks))
 
     def penalty(self) -> Tensor | None:
         """λ times the distance; None where λ is 0."""

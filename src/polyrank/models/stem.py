@@ -14,6 +14,7 @@ from polyrank.nn.experts import GatedConfig, GateWeights, Level, mix
 from polyrank.nn.extraction import LevelShape
 from polyrank.nn.gates import Gates
 from polyrank.nn.inputs import InputColumns, Inputs, by_set
+from polyrank.nn.ownership import Owned, of_level, of_stack
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class STEM(nn.Module):
         """Each gate's weights over all experts, `[T, B, E]`."""
         read = inputs if self.read is None else inputs[:, :, self.read]
         return torch.softmax(self.gate(read[:-1] + read[-1]), dim=2)
+
+    def owned(self) -> Owned:
+        """Each task's experts, which no other's loss reaches, and its gate."""
+        tasks = range(self.shape.tasks)
+        experts = of_level(self.level, [owner for owner, _ in self.shape.experts])
+        return [*experts, *of_stack(self.gate, tasks)]
 
     def gates(self, x: Inputs) -> list[GateWeights]:
         """The T gates' weights over the experts of all tasks and the shared ones."""

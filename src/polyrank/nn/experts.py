@@ -5,10 +5,11 @@ E experts of a level, I its gates, L = ΣK its gate logits.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +185,19 @@ class Level(nn.Module):
         self.starts = list(accumulate((len(gate) for gate in self.gates), initial=0))
         assert self.starts[-1] == sum(logits for _, logits in groups), "every gate logit belongs to a gate"
         self.out_width = widths[-1]
+        self.masks: Tensor | None = None
+
+    @contextmanager
+    def masked(self, masks: Tensor) -> Iterator[None]:
+        """Backward passes in which logit l's expert is given `masks` `[L, H]` times the gradient at the mixture.
+
+        The logits are given all of it.
+        """
+        self.masks = masks.contiguous()
+        try:
+            yield
+        finally:
+            self.masks = None
 
     def forward(self, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:
         """Run experts and gates.
@@ -207,17 +221,34 @@ class Level(nn.Module):
 
     def plainly(self, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:
         """`forward` in plain torch operations."""
-        read = inputs if isinstance(inputs, Tensor) else [x.written() for x in inputs]
-        found = [group(x) for group, x in zip(self.groups, read, strict=True)]
+        written = inputs if isinstance(inputs, Tensor) else [x.written() for x in inputs]
+        found = [group(x) for group, x in zip(self.groups, written, strict=True)]
         experts = torch.cat([outputs for outputs, _ in found])
         logits = torch.cat([some for _, some in found], dim=1)
         if not self.gates:
             return experts, logits.detach()
         weights = [torch.softmax(logits[:, a:z], dim=1) for a, z in zip(self.starts, self.starts[1:], strict=False)]
-        mixed = [
-            torch.einsum("be,ebh->bh", weight, experts[gate]) for weight, gate in zip(weights, self.gates, strict=True)
-        ]
+        read = [experts[gate] for gate in self.gates]
+        if self.training:
+            read = [_Masked.apply(each, self, start) for each, start in zip(read, self.starts, strict=False)]  # type: ignore[no-untyped-call]
+        mixed = [torch.einsum("be,ebh->bh", weight, each) for weight, each in zip(weights, read, strict=True)]
         return torch.stack(mixed), torch.cat(weights, dim=1).detach()
+
+
+class _Masked(torch.autograd.Function):
+    """(the experts `[M, B, H]` that a gate reads, its level, its first logit) → the experts; masked on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, experts: Tensor, level: Level, start: int) -> Tensor:
+        ctx.level, ctx.start = level, start
+        return experts.view_as(experts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        if ctx.level.masks is None:
+            return gradient, None, None
+        own = ctx.level.masks[ctx.start : ctx.start + len(gradient), None]
+        return gradient * own.to(gradient.dtype), None, None
 
 
 class TaskNetworks(nn.Module):

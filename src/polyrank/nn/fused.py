@@ -176,8 +176,9 @@ class _Level(torch.autograd.Function):
         ]
         if level.gates:
             slopes = torch.empty_like(ctx.weights)
-            arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *_plan(level), _held(gradient.contiguous()))
-            gates.mix_back(*arguments, *_addresses(targets), slopes.numpy())
+            masks = np.empty((0, 0), np.float32) if level.masks is None else level.masks.numpy()
+            arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *_plan(level), masks)
+            gates.mix_back(*arguments, _held(gradient.contiguous()), *_addresses(targets), slopes.numpy())
         else:
             slopes = torch.zeros_like(ctx.weights)
             for target, part in zip(targets, torch.split(gradient, [g.experts for g in level.groups]), strict=True):

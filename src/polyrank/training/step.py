@@ -35,7 +35,7 @@ class Junction:
     def __init__(self, ranker: Ranker, tasks: int) -> None:
         architecture = ranker.architecture
         levels = architecture.levels() if hasattr(architecture, "levels") else []
-        self.slices = owned_slices(levels)
+        self.slices = owned_slices(architecture)
         # Where a task's loss reaches through the predictions of others, no vector belongs to one loss alone.
         self.coupled = ranker.space.training != "own"
         self.columns = None if self.coupled else reading(levels, tasks)
@@ -47,7 +47,8 @@ class Junction:
             handle.remove()
         _HOOKS[architecture] = [architecture.register_forward_hook(self._cut)]
         if self.columns is not None:
-            _HOOKS[architecture].append(levels[-1][0].register_forward_hook(self._keep))
+            self.mixing = levels[-1][0]
+            _HOOKS[architecture].append(self.mixing.register_forward_hook(self._keep))
 
     def _cut(self, module: nn.Module, arguments: Any, output: Tensor) -> Tensor | None:
         if not (module.training and output.requires_grad):
@@ -168,7 +169,7 @@ class TrainingStep:
                 if parameter.grad is not None:
                     parameter.grad.mul_(factors[owners])
         else:
-            self._backward_but_own(gradient, gradient * weights[:, None].to(gradient.dtype))
+            self._backward_masked(gradient, weights.to(gradient.dtype))
 
     def quality(self, metric: Quality) -> Tensor:
         """See `Step`."""
@@ -188,6 +189,19 @@ class TrainingStep:
         loss = self._attached[task] * self._scale[task]
         (found,) = torch.autograd.grad(loss, self._junction.leaf, retain_graph=True)
         return found.float()
+
+    def _backward_masked(self, gradient: Tensor, factors: Tensor) -> None:
+        """Shared experts are given `factors` `[T, H]` times the gradient, gates and own experts all of it."""
+        columns = self._junction.columns
+        assert columns is not None, "without common experts there are no units to mask"
+        if not columns.shape[1]:
+            self._backward(gradient * factors[:, None])
+            return
+        masks = torch.ones(self._junction.gate_weights.shape[1], gradient.shape[2])
+        seen = columns >= 0
+        masks[columns[seen]] = factors[:, None].expand(*columns.shape, -1)[seen]
+        with self._junction.mixing.masked(masks):
+            self._backward(gradient)
 
     def _backward_but_own(self, own: Tensor, shared: Tensor) -> None:
         """Shared parts receive what the seeds `shared` give, own ones what `own` gives: two passes if need be."""

@@ -10,6 +10,7 @@ from polyrank.nn.fused import _addresses
 from polyrank.nn.kernels import gates as kernels
 from polyrank.nn.kernels.threads import follow_torch
 
+ALL = np.empty((0, 0), np.float32)  # no masks
 ROWS = 75  # not a multiple of the rows that a thread takes at a time
 GATES = [[0, 1, 4], [3], [1, 0, 2, 3], [4, 4]]  # an expert alone, in any order, and twice
 
@@ -70,13 +71,30 @@ def test_mixtures_and_gradients_agree_with_autograd(layout, width, count):
     (expected * gradient.double()).sum().backward()
     slopes = torch.full_like(logits, torch.nan)
     targets = laid_out(layout, torch.full_like(experts, torch.nan), width)
-    kernels.mix_back(
-        *_addresses(groups), weights.numpy(), *plan(GATES), gradient.numpy(), *_addresses(targets), slopes.numpy()
-    )
+    given = (*_addresses(groups), weights.numpy(), *plan(GATES))
+    kernels.mix_back(*given, ALL, gradient.numpy(), *_addresses(targets), slopes.numpy())
     torch.testing.assert_close(torch.cat(targets).double(), exact.grad, rtol=1e-5, atol=5e-6)
     torch.testing.assert_close(slopes.double(), exact_logits.grad, rtol=1e-5, atol=2e-5)
     if layout == "strided":
         assert targets[0].transpose(0, 1)._base is None or torch.isnan(targets[0]._base[:, -5:]).all()
+
+
+@pytest.mark.parametrize("width", [16, 48])
+def test_masks_act_on_what_experts_are_given_and_on_nothing_else(width):
+    experts, logits, masks = torch.randn(5, ROWS, width), torch.randn(ROWS, 10), torch.rand(10, width)
+    _, weights = mixed([experts], logits, GATES, width)
+    gradient, starts = torch.randn(len(GATES), ROWS, width), plan(GATES)[0]
+    expected = torch.zeros_like(experts, dtype=torch.float64)
+    for i, gate in enumerate(GATES):
+        for k, e in enumerate(gate, start=starts[i]):
+            expected[e] += weights[:, k, None].double() * masks[k] * gradient[i]
+    found, plain = torch.full_like(experts, torch.nan), torch.empty_like(experts)
+    slopes, same = torch.empty_like(logits), torch.empty_like(logits)
+    given = (*_addresses([experts]), weights.numpy(), *plan(GATES))
+    kernels.mix_back(*given, masks.numpy(), gradient.numpy(), *_addresses([found]), slopes.numpy())
+    kernels.mix_back(*given, ALL, gradient.numpy(), *_addresses([plain]), same.numpy())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=5e-6)
+    assert torch.equal(slopes, same)
 
 
 @pytest.mark.parametrize("layout", ["stacked", "strided"])
@@ -92,7 +110,7 @@ def test_in_bf16_only_what_goes_in_and_out_is_rounded(layout):
     gradient = torch.randn(out.shape).bfloat16()
     found, slopes, exact_slopes = torch.zeros_like(experts), torch.empty_like(logits), torch.empty_like(logits)
     target = torch.empty(experts.shape)
-    given = (weights.numpy(), *plan(GATES))
+    given = (weights.numpy(), *plan(GATES), np.random.default_rng(0).random((10, 32), np.float32))
     held = gradient.view(torch.uint16).numpy()
     kernels.mix_back(*_addresses(groups), *given, held, *_addresses([found]), slopes.numpy())
     whole = experts.float()
@@ -112,6 +130,7 @@ def test_an_expert_that_no_gate_sees_gets_zero():
         *_addresses([experts]),
         weights.numpy(),
         *plan([[0, 2]]),
+        ALL,
         gradient.numpy(),
         *_addresses([target]),
         slopes.numpy(),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from polyrank.nn.kernels.vectors import LANES, add_multiple, clear, dot, hold
+from polyrank.nn.kernels.vectors import LANES, add_multiple, add_product, clear, dot, hold
 
 _CHUNK = 32
 
@@ -52,13 +52,14 @@ def mix(experts: Any, strides: Any, logits: Any, starts: Any, members: Any, weig
 
 @njit(parallel=True, cache=True, nogil=True)
 def mix_back(
-    experts: Any, strides: Any, weights: Any, starts: Any, members: Any, gradient: Any, to: Any, to_strides: Any,
-    logit_gradient: Any,
+    experts: Any, strides: Any, weights: Any, starts: Any, members: Any, masks: Any, gradient: Any, to: Any,
+    to_strides: Any, logit_gradient: Any,
 ) -> None:  # fmt: skip
     """Gradients of `mix`.
 
     Args:
         experts: and `strides`, `weights`, `starts`, `members` as in `mix`.
+        masks: `[L, H]` float32: the share of each unit's gradient that a logit's expert is given; `[0, 0]`: all of it.
         gradient: `[I, B, H]` with respect to the mixtures.
         to: `[E]` uint64 addresses, written: the gradients with respect to the experts; 0 for one that no gate sees.
         to_strides: `[E]` int64 bytes.
@@ -80,7 +81,11 @@ def mix_back(
                     logit_gradient[b, k] = slope
                     mean += weights[b, k] * slope
                     at = totals_at + np.uint64(members[k] * width * 4)
-                    add_multiple(at, given, weights[b, k], vectors, kind)
+                    if len(masks):
+                        mask = masks.ctypes.data + np.uint64(k * width * 4)
+                        add_product(at, given, weights[b, k], mask, vectors, kind)
+                    else:
+                        add_multiple(at, given, weights[b, k], vectors, kind)
                 for k in range(starts[i], starts[i + 1]):
                     logit_gradient[b, k] = weights[b, k] * (logit_gradient[b, k] - mean)
             for e in range(len(to)):
