@@ -8,7 +8,7 @@ trains that file: with many seeds, and with some for other architectures.
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Plan:
         seeds: of the search, and of other architectures in the final stage.
         final: of the config in the final stage.
         refit: assignments for the final stage.
+        contrasts: named assignments on top of the config, in both stages with as many seeds as the config: what moves
+            the tasks against one another.
     """
 
     ablations: Mapping[str, tuple[str, ...]]
@@ -43,6 +45,7 @@ class Plan:
     seeds: tuple[int, ...]
     final: tuple[int, ...]
     refit: tuple[str, ...] = ()
+    contrasts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def models(self) -> dict[str, tuple[str, ...]]:
         """The config with each architecture."""
@@ -52,7 +55,7 @@ class Plan:
 
 def search(study: Study, plan: Plan, jobs: int, progress: Progress) -> Results:
     """Options, architectures, and what helps together."""
-    variants: dict[str, tuple[str, ...]] = {"config": (), **plan.options}
+    variants: dict[str, tuple[str, ...]] = {"config": (), **plan.contrasts, **plan.options}
     models = plan.models()
     first = [Trial(name, sets, seed) for seed in plan.seeds for name, sets in {**variants, **models}.items()]
     first += [Trial(name, sets, plan.seeds[0]) for name, sets in plan.ablations.items()]
@@ -76,7 +79,8 @@ def search(study: Study, plan: Plan, jobs: int, progress: Progress) -> Results:
 
 def final(study: Study, plan: Plan, jobs: int, progress: Progress) -> Results:
     """The config with many seeds, other architectures with some."""
-    trials = [Trial("final", plan.refit, seed) for seed in plan.final]
+    variants = {"final": (), **{f"final, {name}": sets for name, sets in plan.contrasts.items()}}
+    trials = [Trial(name, (*sets, *plan.refit), seed) for seed in plan.final for name, sets in variants.items()]
     own = study.settings((), 0).model.architecture
     for name, sets in plan.models().items():
         if name != f"config, {own}":

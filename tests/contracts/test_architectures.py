@@ -47,6 +47,7 @@ LAYOUT = Layout(
 STATISTICS = (TaskStatistics(64, 0.5, 0.5), TaskStatistics(32, 20.0, 9.0), TaskStatistics(32, 0.3, 0.46))
 ROWS = 64
 CASES = [(name, tasks) for name in ARCHITECTURES for tasks in ((1,) if name == "single_task" else (2, 3))]
+NOISY = {"snr_trans"}  # it draws its connections anew in every training step
 BY_ROW = {"home": HoMEConfig(layer_norm=True)}  # by default a row matters to others: through the batch's statistics
 every_architecture = pytest.mark.parametrize(("name", "tasks"), CASES)
 
@@ -84,6 +85,11 @@ def batch_of(tasks, *, rows=ROWS, labels=None, seed=0):
 
 def selected(batch, rows):
     return batch.mapped(lambda part: part[rows])
+
+
+def still(ranker, name):
+    """As it trains; as it predicts where training draws noise."""
+    return ranker.eval() if name in NOISY else ranker
 
 
 def losses_of(ranker, batch):
@@ -140,14 +146,14 @@ def test_every_parameter_receives_a_gradient(name, tasks):
 
 @every_architecture
 def test_permuting_rows_permutes_outputs(name, tasks):
-    ranker, batch = ranker_of(name, tasks).eval(), batch_of(tasks)
+    ranker, batch = still(ranker_of(name, tasks), name), batch_of(tasks)
     order = torch.randperm(ROWS)
     torch.testing.assert_close(ranker(selected(batch, order)), ranker(batch)[order], rtol=0, atol=1e-6)
 
 
 @every_architecture
 def test_a_row_alone_is_what_it_is_among_others(name, tasks):
-    ranker, batch = ranker_of(name, tasks).eval(), batch_of(tasks)
+    ranker, batch = still(ranker_of(name, tasks), name), batch_of(tasks)
     whole = ranker(batch)
     for row in (0, 1, ROWS - 1):  # row 1 has an empty sequence
         alone = ranker(selected(batch, slice(row, row + 1)))
@@ -238,7 +244,7 @@ def test_gates_say_what_they_mix(name, tasks):
 
 @every_architecture
 def test_looking_at_gates_changes_nothing(name, tasks):
-    ranker, batch = ranker_of(name, tasks).eval(), batch_of(tasks)
+    ranker, batch = still(ranker_of(name, tasks), name), batch_of(tasks)
     before = ranker(batch)
     ranker.gates(batch)
     assert torch.equal(ranker(batch), before)
@@ -261,8 +267,8 @@ def test_a_checkpoint_holds_the_whole_model(name, tasks, tmp_path):
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, {"model": ranker.state_dict()})
     torch.manual_seed(1)
-    other = ranker_of(name, tasks).eval()
-    ranker.eval()
+    other = still(ranker_of(name, tasks), name)
+    still(ranker, name)
     assert not torch.equal(other(batch), ranker(batch))
     other.load_state_dict(load_checkpoint(path)["model"])
     assert torch.equal(other(batch), ranker(batch))
@@ -277,7 +283,7 @@ def test_no_two_units_start_alike(name, tasks):
             continue  # biases, and coefficients of which there is one a connection
         units = value.detach().transpose(-1, -2).reshape(-1, value.shape[-2])
         units = units[units.any(dim=1)]
-        assert len(units.unique(dim=0)) == len(units), parameter
+        assert len(units.unique(dim=0)) == len(units) > 0, parameter
 
 
 @every_architecture
@@ -290,7 +296,7 @@ def test_evaluation_is_deterministic_under_dropout(name, tasks):
     plain = ranker_of(name, tasks)
     plain.load_state_dict(ranker.state_dict())
     ranker.eval()
-    plain.eval()
+    still(plain, name)
     assert torch.equal(ranker(batch), ranker(batch))
     torch.testing.assert_close(ranker(batch), plain(batch))
 
@@ -299,13 +305,13 @@ def test_evaluation_is_deterministic_under_dropout(name, tasks):
 def test_a_few_steps_learn_something(name, tasks):
     ranker, batch = ranker_of(name, tasks), batch_of(tasks)
     optimizer = torch.optim.Adam([parameter for _, parameter in ranker.dense_parameters()], lr=0.01)
-    first = losses_of(ranker.eval(), batch).detach()
+    first = losses_of(still(ranker, name), batch).detach()
     ranker.train()
     for _ in range(40):
         optimizer.zero_grad()
         losses_of(ranker, batch).sum().backward()
         optimizer.step()
-    assert (losses_of(ranker.eval(), batch) < first).all()
+    assert (losses_of(still(ranker, name), batch) < first).all()
 
 
 @every_architecture
@@ -415,4 +421,4 @@ class TestBothPaths:
         for key, gradient in expected.items():
             largest = gradient.abs().max().item()
             assert largest > 0, key
-            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=max(1e-5 * largest, 1e-6))
+            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5 * largest)

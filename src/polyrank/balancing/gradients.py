@@ -4,6 +4,7 @@ All see the Gramian of the tasks' gradients over the shared part and answer with
 present in a step with a gradient that is not zero.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -46,7 +47,7 @@ class GradientConfig(ScaledConfig):
     every: Annotated[int, Gt(0)] = 1
 
 
-class GradientMethod(Memory):
+class GradientMethod(Memory, ABC):
     """Shared parameters and embeddings receive Σ_t w_t ∇L_t; a task's own ones its own gradient, unweighted.
 
     A task without rows is left out, and so is one whose gradient is exactly 0 (its weight, which changes nothing, is
@@ -99,9 +100,9 @@ class GradientMethod(Memory):
             weights[here] = scaled(answer, self.scale)
         return weights
 
+    @abstractmethod
     def solve(self, gramian: Array, losses: Array, here: Tensor) -> Array:
         """Weights `[S]` from the Gramian `[S, S]` (positive diagonal) and losses `[S]` of the tasks numbered `here`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What methods that weigh losses have in common: one backward pass over Σ_k w_k L_k. T tasks, S of them present."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +28,7 @@ class ScaledConfig:
     scale: Literal["tasks", "paper"] = "tasks"
 
 
-class LossWeighting(Memory):
+class LossWeighting(Memory, ABC):
     """Weights from what the losses did: `weigh` gives those of the tasks present; all parameters get w_t ∇L_t.
 
     A task without rows has weight 0 in that step, the others are weighed as if it did not exist, and what is remembered
@@ -49,9 +50,9 @@ class LossWeighting(Memory):
         step.push()
         return weights
 
+    @abstractmethod
     def weigh(self, losses: Tensor, here: Tensor, step: Step) -> Tensor:
         """`[S]` losses of the tasks with the numbers `here` `[S]` → `[S]` weights, float64 both."""
-        raise NotImplementedError
 
     def pulled(self, step: Step, weights: Tensor, here: Tensor) -> None:
         """Between the two halves of the pass: `step` can be asked for gradients."""
