@@ -114,7 +114,7 @@ def speed(bench: Bench, case: Case, amounts: Amounts, note: Note, *, large: bool
         part, predict_rows = ("test", amounts.predict_rows) if large else ("train", amounts.census_rows)
         units: dict[str, Callable[[Side], dict[str, Any]]] = {
             "train": lambda side: side.ask("train", rows=rows(side)),
-            "predict": lambda side: side.ask("predict", part=part, rows=predict_rows, batch=4_096),
+            "predict": lambda side: side.ask("predict", part=part, rows=predict_rows, batch=8_192),
             "latency": lambda side: side.ask("latency", rows=500, calls=amounts.calls),
         }
         measured: dict[str, Rounds] = {}
@@ -171,7 +171,7 @@ def accuracy(bench: Bench, cases: Mapping[str, Case], amounts: Amounts, note: No
                     case.build(side, seed, options=options)
                     side.ask("train", rows=amounts.census_rows, epochs=amounts.epochs)
                     target = Path(folder) / "found.npy"
-                    side.ask("predict", part="test", batch=4_096, save=str(target))
+                    side.ask("predict", part="test", batch=8_192, save=str(target))
                     scores = np.load(target)
                     found[name].append([auc(scores[:, t], labels[:, t]) for t in range(labels.shape[1])])
                     values = " ".join(f"{value:.4f}" for value in found[name][-1])

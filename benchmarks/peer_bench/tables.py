@@ -49,7 +49,7 @@ decay (each costs more passes over every table), DeepCTR-Torch without metrics i
 float32 (what it turns them into). **Not timed:** making models and arrays; validation and checkpoints (Polyrank makes
 them at the end of each unit, the peers are asked for none). Large tables: the peers' unit is {large_rows:,} rows (they
 take seconds a step), Polyrank's {large_rows_ours:,}; memory is compared on equal rows. A peer's `predict` is its own on
-arrays; Polyrank's is `evaluation.predict.predict` over a loader in file order; both in batches of 4,096. Latency: a
+arrays; Polyrank's is `evaluation.predict.predict` over a loader in file order; both in batches of 8,192. Latency: a
 forward pass over a request that lies ready as tensors.
 """
 

@@ -47,8 +47,11 @@ LAYOUT = Layout(
 STATISTICS = (TaskStatistics(64, 0.5, 0.5), TaskStatistics(32, 20.0, 9.0), TaskStatistics(32, 0.3, 0.46))
 ROWS = 64
 CASES = [(name, tasks) for name in ARCHITECTURES for tasks in ((1,) if name == "single_task" else (2, 3))]
-NOISY = {"snr_trans"}  # it draws its connections anew in every training step
+# In training snr_trans draws its connections anew at every step, and HoME normalises by the batch's statistics.
+OWN_TRAINING = {"snr_trans", "home"}
 BY_ROW = {"home": HoMEConfig(layer_norm=True)}  # by default a row matters to others: through the batch's statistics
+GATES = ("selectors", "choice")  # whose weights start at zero
+ROUNDING = {"home": 1e-6, "stem": 3e-7}  # small gradients there are what is left of large terms that cancel
 every_architecture = pytest.mark.parametrize(("name", "tasks"), CASES)
 
 
@@ -88,8 +91,8 @@ def selected(batch, rows):
 
 
 def still(ranker, name):
-    """As it trains; as it predicts where training draws noise."""
-    return ranker.eval() if name in NOISY else ranker
+    """As it trains; as it predicts where that is another function, by its paper."""
+    return ranker.eval() if name in OWN_TRAINING else ranker
 
 
 def losses_of(ranker, batch):
@@ -283,7 +286,8 @@ def test_no_two_units_start_alike(name, tasks):
             continue  # biases, and coefficients of which there is one a connection
         units = value.detach().transpose(-1, -2).reshape(-1, value.shape[-2])
         units = units[units.any(dim=1)]
-        assert len(units.unique(dim=0)) == len(units) > 0, parameter
+        assert len(units.unique(dim=0)) == len(units), parameter
+        assert len(units) > 0 or any(gate in parameter for gate in GATES), parameter
 
 
 @every_architecture
@@ -421,4 +425,6 @@ class TestBothPaths:
         for key, gradient in expected.items():
             largest = gradient.abs().max().item()
             assert largest > 0, key
-            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5 * largest)
+            torch.testing.assert_close(
+                found[key], gradient, rtol=1e-4, atol=max(1e-5 * largest, ROUNDING.get(name, 0.0))
+            )
