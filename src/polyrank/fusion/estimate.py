@@ -34,6 +34,20 @@ class Terms:
         with np.errstate(invalid="ignore", divide="ignore"):
             return float((above / below).sum())
 
+    def error(self, clusters: Rows | None = None) -> float:
+        """Standard error of V̂ by the delta method, Σ over rows (or clusters) of their influence squared; quick."""
+        totals = self.below.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            influence = ((self.above - self.below * (self.above.sum(axis=0) / totals)) / totals).sum(axis=1)
+        if clusters is not None:
+            influence = np.bincount(np.unique(clusters, return_inverse=True)[1], influence)
+        return float(np.sqrt((influence**2).sum()))
+
+    def select(self, rows: Rows) -> "Terms":
+        """These rows alone: of a cohort."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Terms(self.above[rows], self.below[rows], weights, self.clipped)
+
     def summed(self, clusters: Rows) -> "Terms":
         """The rows of each cluster (user) summed: what a bootstrap over clusters draws."""
         member = np.unique(clusters, return_inverse=True)[1]
@@ -41,6 +55,21 @@ class Terms:
         np.add.at(above, member, self.above)
         np.add.at(below, member, self.below)
         return Terms(above, below)
+
+
+@dataclass(frozen=True)
+class Support:
+    """How much of a log an estimate rests on.
+
+    Attributes:
+        effective: (Σw)² / Σw², the effective sample size; nan for an estimator without weights.
+        largest: max w / Σw, the share of the largest weight.
+        refusal: why that is too little; empty where it is enough.
+    """
+
+    effective: float = math.nan
+    largest: float = math.nan
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,22 @@ def effective_size(weights: Floats) -> float:
     return float(scaled.sum() ** 2 / max((scaled**2).sum(), 1e-300))
 
 
+def support(terms: Terms) -> Support:
+    """How many rows an importance-weighted estimate rests on; refused below max(200, 1 % of N) effective ones."""
+    if terms.weights is None:
+        return Support()
+    total = terms.weights.sum()
+    effective, largest = effective_size(terms.weights), float(terms.weights.max() / total) if total > 0 else 1.0
+    needed = max(FEWEST, LEAST_SHARE * len(terms.weights))
+    if effective >= needed:
+        return Support(effective, largest)
+    refusal = (
+        f"the effective sample size is {effective:,.1f} of {len(terms.weights):,}, and {needed:,.0f} are "
+        f"needed: the target policy does what the log hardly shows (the largest weight is {largest:.1%} of all)"
+    )
+    return Support(effective, largest, refusal)
+
+
 def estimate(
     terms: Terms, clusters: Rows | None = None, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Estimate:
@@ -94,22 +139,14 @@ def estimate(
         level: coverage of the interval.
         seed: of the bootstrap.
     """
-    nothing = Interval(math.nan, math.nan)
-    effective = largest = math.nan
-    if terms.weights is not None:
-        total = terms.weights.sum()
-        effective, largest = effective_size(terms.weights), float(terms.weights.max() / total) if total > 0 else 1.0
-        needed = max(FEWEST, LEAST_SHARE * len(terms.weights))
-        if not effective >= needed:
-            refusal = (
-                f"the effective sample size is {effective:,.1f} of {len(terms.weights):,}, and {needed:,.0f} are "
-                f"needed: the target policy does what the log hardly shows (the largest weight is {largest:.1%} of all)"
-            )
-            return Estimate(math.nan, nothing, effective, largest, terms.clipped, refusal)
+    rests = support(terms)
+    if rests.refusal:
+        nothing = Interval(math.nan, math.nan)
+        return Estimate(math.nan, nothing, rests.effective, rests.largest, terms.clipped, rests.refusal)
     drawn = terms if clusters is None else terms.summed(clusters)
     values = bootstrap_values(drawn.value, None, len(drawn.above), replicates=replicates, seed=seed)
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(terms.value(), Interval(float(low), float(high)), effective, largest, terms.clipped)
+    return Estimate(terms.value(), Interval(float(low), float(high)), rests.effective, rests.largest, terms.clipped)
 
 
 def empirical_bernstein(values: Floats, low: float, high: float, level: float = 0.95) -> Interval:

@@ -21,6 +21,7 @@ from polyrank.progress import Progress
 Act = Callable[[Tensor], Tensor]  # states `[B, D]` → the target policy's actions `[B, K]`
 
 _LOOKS = 50  # how often the curve of Q is read
+_LOOKED_AT = 4_096  # in about so many beginnings of sessions
 _BEYOND = 10.0  # how many times what rewards allow a Q may be before learning has diverged
 
 
@@ -97,6 +98,7 @@ def fitted_q(log: SessionLog, act: Act, config: FQEConfig, progress: Progress) -
     highest = _BEYOND * max(float(rewards.abs().max()), 1e-6) / (1 - config.gamma)
     with torch.no_grad():
         chosen, beginnings = act(states), torch.cat([first, act(first)], dim=1)
+        some = beginnings[:: max(1, len(beginnings) // _LOOKED_AT)]
     curve: list[tuple[int, float]] = []
     with progress.bar("fitted Q evaluation", config.steps, unit="steps") as bar:
         for step in range(1, config.steps + 1):
@@ -118,7 +120,7 @@ def fitted_q(log: SessionLog, act: Act, config: FQEConfig, progress: Progress) -
                     its.lerp_(mine, config.averaging)
             if step % max(1, config.steps // _LOOKS) == 0 or step == config.steps:
                 with torch.no_grad():
-                    value = float(network(beginnings).mean())
+                    value = float(network(some).mean())
                 curve.append((step, value))
                 bar.advance(step - (curve[-2][0] if len(curve) > 1 else 0))
                 if not abs(value) <= highest:

@@ -3,6 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from polyrank.fusion.learners import bandit, gaussian, linear_cem
 from polyrank.fusion.policy import Method
 
-METHODS: Mapping[str, Method] = MappingProxyType({})
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "linear_cem": Method(linear_cem.LinearCEMConfig, linear_cem.fit),
+        "bandit": Method(bandit.BanditConfig, bandit.fit),
+        "gaussian": Method(gaussian.GaussianConfig, gaussian.fit),
+    }
+)

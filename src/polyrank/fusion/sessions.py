@@ -49,6 +49,27 @@ class SessionLog:
         """`[S]` steps of each session."""
         return np.diff(self.starts)
 
+    @property
+    def owners(self) -> Rows:
+        """`[N]` the session of each step, counted from 0."""
+        return np.repeat(np.arange(len(self.sessions)), self.lengths)
+
+    def select(self, sessions: Rows) -> "SessionLog":
+        """The sessions that `[S]` bool names."""
+        mine = np.asarray(sessions, np.bool_)
+        rows = np.repeat(mine, self.lengths)
+        starts = np.append(0, np.cumsum(self.lengths[mine]))
+        return SessionLog(
+            self.sessions[mine],
+            starts,
+            self.states[rows],
+            self.actions[rows],
+            self.log_densities[rows],
+            self.rewards[rows],
+            self.done[rows],
+            {name: values[rows] for name, values in self.signals.items()},
+        )
+
     def padded(self, values: Rows, fill: float = 0.0) -> Floats:
         """`[N]` values by session and step, `[S, longest]`, with `fill` after a session's end."""
         lengths = self.lengths
