@@ -1,19 +1,23 @@
 """What each balancer costs: time of a training step and memory, relative to static weights.
 
-    python benchmarks/balancing_cost.py [--rounds 15] [--batch 4096]
+    python benchmarks/balancing_cost.py [--rounds 5] [--batch 4096] [--measure time cosines memory]
 
 MMoE (8 experts of 128 and 64 units), float32, on Census-Income (2 tasks) and on a synthetic log of 8 tasks and 30
-features, one of them with 100,000 values. All methods take turns step by step on the same batches, so that a busy
-moment hits all alike; what is reported is the ratio of the medians over rounds. Each has a ranker of its own.
+features, one of them with 100,000 values. All methods take turns on the same batches, ten steps each, which is as long
+as it takes until all have done what they do now and then; what is reported is the ratio of the medians over rounds of a
+step's mean time. Each has a ranker of its own.
 `usual way` is what a library does that knows nothing of the network: torchjd's Jacobian of all shared parameters
-(embeddings of the batch among them), Aligned-MTL on it.
+(embeddings of the batch among them), Aligned-MTL on it. What a run records of its balancer, at fifty points an epoch,
+is left out: epochs of these logs are so short that it would be every step, static's too.
 
-Memory is the growth of the resident memory during eight steps in a process of its own.
+Memory is the resident memory of a training process of its own at its peak, after eight steps on encoded data, and in
+brackets how far it grew in these steps, relative to static weights. Growth is loaded code, batches read ahead and a
+step's activations, and varies from process to process: static is measured five times, and the spread is given.
 
 Also measured: the cosine between the two tasks' gradients on Census, at the representation (rows side by side), summed
 over rows, and at all shared parameters, every fifth step of an epoch. Writes
 benchmarks/results/<date>-balancing-cost.json and .md as it goes; the same command on the same day goes on where it was
-cut off.
+cut off. Only the times need a quiet machine: `--measure` names what to do now.
 """
 
 import argparse
@@ -58,8 +62,12 @@ KNOBS = (
     "data.leak_guard=false",
 )
 USUAL, DEEP = "usual way", "mgda, parameters"
-REMEMBER = ("gradnorm", "famo", "mgda", "graddrop", "excess_mtl", DEEP, USUAL)
+TURN = 10  # steps
+PROCESSES = 5  # in which static's memory is measured
+WEIGHTS = [name for name, entry in BALANCERS.items() if not entry.kind.combines]
 ROWS, TASKS = 100_000, 8
+NEVER = 10**9
+PARTS = ("time", "cosines", "memory")
 
 
 def synthetic(folder: Path) -> dict[str, Any]:
@@ -96,6 +104,7 @@ def trainer_of(
     )
     balancer = build_balancer(method, names, BALANCERS[method].config(**knobs))
     trainer = Trainer(ranker, balancer, train, valid, settings.train, folder / "none", Terminal())
+    trainer.balancing.log.window = NEVER
     ranker.train()
     if name != USUAL:
         return trainer, trainer._step
@@ -141,12 +150,12 @@ def measure(settings: Settings, folder: Path, rounds: int) -> dict[str, dict[str
             step(batch)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        batch = batches[number % len(batches)]
         for name in names if number % 2 else reversed(names):
-            for _ in range(2 if name != USUAL else 1):
-                began = time.perf_counter()
-                made[name][1](batch)
-                taken[name].append(time.perf_counter() - began)
+            turn = TURN if name in BALANCERS else 2
+            began = time.perf_counter()
+            for index in range(turn):
+                made[name][1](batches[index % len(batches)])
+            taken[name].append((time.perf_counter() - began) / turn)
     plain = np.median(taken["static"])
     return {name: {"ms": 1e3 * float(np.median(t)), "ratio": float(np.median(t) / plain)} for name, t in taken.items()}
 
@@ -193,8 +202,9 @@ def cosines(settings: Settings, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--measure", nargs="+", choices=PARTS, default=PARTS, help="all by default")
     parser.add_argument("--remember", nargs=3, metavar=("METHOD", "LOG", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     keep_memory()
@@ -204,35 +214,34 @@ def main() -> None:
         table = DEMO if log == "census" else json.loads((Path(where) / "synthetic.json").read_text(encoding="utf-8"))
         remember(method, parse_settings(override(table, knobs), Path.cwd()), Path(where) / log)
         return
-    command = " ".join(["python", "benchmarks/balancing_cost.py", *sys.argv[1:]])
+    command = f"python benchmarks/balancing_cost.py --rounds {arguments.rounds} --batch {arguments.batch}"
+    result: dict[str, Any] = {"command": command, "batch": arguments.batch, "threads": torch.get_num_threads()}
+    result |= {"time": {}, "cosines": {}, "memory": {}}
+    if TARGET.with_suffix(".json").exists():
+        before = json.loads(TARGET.with_suffix(".json").read_text(encoding="utf-8"))
+        result = before if before["command"] == command else result
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = synthetic(folder)
         (folder / "synthetic.json").write_text(json.dumps(table), encoding="utf-8")
-        settings = {
-            log: parse_settings(override(which, knobs), Path.cwd())
-            for log, which in (("census", DEMO), ("synthetic", table))
-        }
-        result: dict[str, Any] = {"command": command, "batch": arguments.batch, "threads": torch.get_num_threads()}
-        result |= {"time": {}, "cosines": {}, "memory": {}}
-        if TARGET.with_suffix(".json").exists():
-            before = json.loads(TARGET.with_suffix(".json").read_text(encoding="utf-8"))
-            result = before if before["command"] == command else result
-        for log, each in settings.items():
-            if log not in result["time"]:
-                result["time"][log] = measure(each, folder / log, arguments.rounds)
+        for log, which in (("census", DEMO), ("synthetic", table)):
+            settings = parse_settings(override(which, knobs), Path.cwd())
+            prepare(settings, folder / log, Terminal(), test=False)  # so that no process below has to
+            if "time" in arguments.measure and log not in result["time"]:
+                result["time"][log] = measure(settings, folder / log, arguments.rounds)
+                result["threads"] = torch.get_num_threads()
                 write(result)
-        if not result["cosines"]:
-            result["cosines"] = cosines(settings["census"], folder / "census")
-            write(result)
-        for log in settings:
-            for method in ("static", *REMEMBER):
-                if method in result["memory"].get(log, {}):
-                    continue
-                call = [sys.executable, __file__, "--batch", str(arguments.batch), "--remember", method, log, name]
-                lines = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()
-                result["memory"].setdefault(log, {})[method] = json.loads(lines[-1])
+            if "cosines" in arguments.measure and log == "census" and not result["cosines"]:
+                result["cosines"] = cosines(settings, folder / log)
                 write(result)
+            found = result["memory"].setdefault(log, {})
+            for method in ("static", *BALANCERS, DEEP, USUAL) if "memory" in arguments.measure else ():
+                runs = found.setdefault(method, [])
+                while len(runs) < (PROCESSES if method == "static" else 1):
+                    call = [sys.executable, __file__, "--batch", str(arguments.batch), "--remember", method, log, name]
+                    lines = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()
+                    runs.append(json.loads(lines[-1]))
+                    write(result)
     write(result)
     print("\n".join(table_of(result)))
 
@@ -245,30 +254,55 @@ def write(result: dict[str, Any]) -> None:
 
 def table_of(result: dict[str, Any]) -> list[str]:
     """Markdown."""
-    times, memory = result["time"], result["memory"]
+    times, memory = result["time"], {log: found for log, found in result["memory"].items() if found}
     lines = [
-        f"`{result['command']}`: MMoE, batch {result['batch']:,}, {result['threads']} threads. Time of a step and "
-        "growth of resident memory in eight steps (in brackets: the process's peak), relative to static weights.",
+        f"`{result['command']}`: MMoE, batch {result['batch']:,}, {result['threads']} threads. Time of a step, and "
+        "peak resident memory (in brackets: its growth in eight steps), relative to static weights.",
         "",
         "| method | Census, 2 tasks | synthetic, 8 tasks | memory, 2 | memory, 8 |",
         "|---|---:|---:|---:|---:|",
     ]
-    for method in times["census"]:
-        cells = [f"{times[log][method]['ratio']:.2f}" for log in times]
-        if method == "static":
-            cells = [f"{times[log][method]['ms']:.1f} ms" for log in times]
-        for log in times:
-            found = memory.get(log, {}).get(method)
-            grown = memory.get(log, {}).get("static", {}).get("grown", 0)
-            if method == "static":
-                cells.append(f"{grown / 2**20:.0f} MiB")
+    for method in (*BALANCERS, DEEP, USUAL):
+        cells = []
+        for log in ("census", "synthetic"):
+            found = times.get(log, {}).get(method, {})
+            cells.append(
+                "" if not found else f"{found['ms']:.1f} ms" if method == "static" else f"{found['ratio']:.2f}"
+            )
+        for log in ("census", "synthetic"):
+            found = memory.get(log, {}).get(method, [])
+            if not found:
+                cells.append("")
+            elif method == "static":
+                peaks, grown = ([run[key] >> 20 for run in found] for key in ("peak", "grown"))
+                cells.append(f"{min(peaks)} – {max(peaks)} MiB ({min(grown)} – {max(grown)})")
             else:
-                peak = memory.get(log, {}).get("static", {}).get("peak", 1)
-                cells.append("" if found is None else f"{found['grown'] / grown:.2f} ({found['peak'] / peak:.2f})")
+                cells.append(f"{share(memory[log], method, 'peak'):.2f} ({share(memory[log], method, 'grown'):.2f})")
         lines.append(f"| {method} | {' | '.join(cells)} |")
+    lines += ["", "| bar | most | by |", "|---|---:|---|", *bars(times, memory)]
     lines += ["", "Cosine of the two tasks' gradients on Census over an epoch:", ""]
     lines += ["| compared at | mean | standard deviation | steps |", "|---|---:|---:|---:|"]
     lines += [f"| {w} | {c['mean']:+.4f} | {c['std']:.4f} | {c['steps']} |" for w, c in result["cosines"].items()]
+    return lines
+
+
+def share(memory: dict[str, list[dict[str, int]]], method: str, key: str) -> float:
+    """A method's `peak` or `grown` over static's median."""
+    return float(np.median([run[key] for run in memory[method]]) / np.median([run[key] for run in memory["static"]]))
+
+
+def bars(times: dict[str, Any], memory: dict[str, Any]) -> list[str]:
+    """What was asked, and the method that costs most."""
+    combining = [name for name in BALANCERS if name not in WEIGHTS]
+    asked = [(log, "weights", WEIGHTS, 1.05) for log in times]
+    asked += [(log, "gradients", combining, {"census": 1.6, "synthetic": 3.0}[log]) for log in times]
+    lines = []
+    for log, what, names, bar in asked:
+        most = max(names, key=lambda name: times[log][name]["ratio"])
+        lines.append(f"| {what}, {log}: at most {bar} × the time | {times[log][most]['ratio']:.2f} | {most} |")
+    for log, found in memory.items():
+        most = max((name for name in found if name in BALANCERS), key=lambda name: share(found, name, "peak"))
+        lines.append(f"| all, {log}: at most 1.2 × the peak memory | {share(found, most, 'peak'):.2f} | {most} |")
     return lines
 
 
