@@ -1,6 +1,6 @@
 """Which balancer is worth it? Every method on MMoE, and the six that weigh most differently on PLE.
 
-    python benchmarks/balancing.py [--kuairand FOLDER] [--out runs/balancing] [--seeds 3] [--more-seeds 5] [--epochs 2]
+    python benchmarks/balancing.py [--kuairand FOLDER] [--out runs/balancing] [--seeds 3] [--more-seeds 5] [--epochs 1]
 
 Census-Income (built in, two tasks) and, where its folder with `train.parquet` and `valid.parquet` is given, KuaiRand
 (five tasks). A method is trained with every seed on the same initial weights and batches as static weights with that
@@ -11,7 +11,8 @@ that it is not.
 The six methods are found by the weights that MMoE trained with: static, then again and again the one that is farthest
 from all that were taken.
 
-Resumable: what is done stays in --out, and a training that was cut off goes on. About 45 minutes on two cores. Writes
+Resumable: what is done stays in --out, and a training that was cut off goes on. `--log` does one of the two alone: two
+such commands side by side, and then one without it, which reads what they found. Writes
 benchmarks/results/<date>-balancing.json and .md.
 """
 
@@ -33,13 +34,14 @@ from polyrank.config import override, read_toml
 from polyrank.experiment import DEMO
 from polyrank.files import read_json, write_json
 from polyrank.progress import Terminal
-from polyrank.runs import evaluate_part, prepare, train_run
+from polyrank.runs import Prepared, evaluate_part, prepare, train_run
 from polyrank.settings import Settings, parse_settings
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
 CENSUS_KNOBS = ("model.embedding_dropout=0.3", "train.learning_rate=0.002", "train.batch_size=1024")
 SIX = 6
+_PREPARED: dict[str, Prepared] = {}  # the same for all methods, architectures and seeds
 
 
 def settings_of(log: str, architecture: str, method: str, seed: int, arguments: argparse.Namespace) -> Settings:
@@ -70,8 +72,9 @@ def trained(
     done = folder / f"{name}.json"
     if not done.exists():
         settings = settings_of(log, architecture, method, seed, arguments)
-        prepared = prepare(settings, folder, progress, test=True)
-        run = folder / name
+        if log not in _PREPARED:
+            _PREPARED[log] = prepare(settings, folder, progress, test=True)
+        prepared, run = _PREPARED[log], folder / name
         ranker, result = train_run(prepared, settings, run, progress, resume=True)
         tasks = evaluate_part(ranker, prepared, settings, "test", progress)[1]["tasks"]
         lines = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -111,6 +114,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[
             entry = {"auc": float(own.mean()), "delta": float(delta.mean()), "half": half}
             if method != "static" and half is not None:
                 entry["verdict"] = "noise" if abs(entry["delta"]) <= half else "differs"
+                entry["p"] = float(stats.ttest_1samp(delta, 0.0).pvalue) if delta.any() else 1.0
             result.setdefault(method, {})[task] = entry
     return result
 
@@ -131,12 +135,14 @@ def table_of(name: str, found: dict[str, dict[str, dict[str, Any]]], seeds: int)
                 bold = "**" if entry.get("verdict") == "differs" else ""
                 cells.append(f"{bold}{entry['delta']:+.4f}{half}{bold}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    verdicts = [e["verdict"] for by_task in found.values() for e in by_task.values() if "verdict" in e]
-    differing = verdicts.count("differs")
+    judged = [(m, task, e) for m, by_task in found.items() for task, e in by_task.items() if "verdict" in e]
+    differing = [e for _, _, e in judged if e["verdict"] == "differs"]
+    sure = [f"{m} on {task} ({e['delta']:+.4f})" for m, task, e in judged if e["p"] <= 0.05 / len(judged)]
     lines += [
         "",
-        f"{differing} of {len(verdicts)} differences leave 0 out of their interval (bold); "
-        f"about {0.05 * len(verdicts):.0f} would if no method did anything. All others are noise.",
+        f"{len(differing)} of {len(judged)} differences leave 0 out of their interval (bold); "
+        f"about {0.05 * len(judged):.0f} would if no method did anything. All others are noise. "
+        f"Corrected for that many comparisons (Bonferroni) remain: {', '.join(sure) or 'none'}.",
     ]
     return lines
 
@@ -161,16 +167,19 @@ def main() -> None:
     parser.add_argument("--out", default="runs/balancing")
     parser.add_argument("--seeds", type=int, default=3, help="of every method on MMoE")
     parser.add_argument("--more-seeds", type=int, default=5, help="of the six on PLE")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1, help="the budget: all methods act within one")
+    parser.add_argument("--log", choices=("census", "kuairand"), help="this one alone; nothing is written but to --out")
     parser.add_argument("--methods", nargs="+", choices=BALANCERS, default=list(BALANCERS), metavar="METHOD")
     arguments = parser.parse_args()
     methods = ["static", *(method for method in arguments.methods if method != "static")]
     keep_memory()
     progress = Terminal()
-    command = " ".join(["python", "benchmarks/balancing.py", *sys.argv[1:]])
+    given = ["FOLDER" if argument == arguments.kuairand else argument for argument in sys.argv[1:]]
+    command = " ".join(["python", "benchmarks/balancing.py", *given])
     result: dict[str, Any] = {"command": command, "epochs": arguments.epochs}
     lines = [f"`{command}`"]
-    for log in ("census", "kuairand") if arguments.kuairand else ("census",):
+    logs = ("census", "kuairand") if arguments.kuairand else ("census",)
+    for log in (arguments.log,) if arguments.log else logs:
         every = study(log, "mmoe", methods, arguments.seeds, arguments, progress)
         weights = {m: np.mean([np.array(run["weights"]) for run in runs], axis=0) for m, runs in every.items()}
         six = most_different(weights, SIX)
@@ -179,6 +188,8 @@ def main() -> None:
             tables = summary(found)
             result.setdefault(log, {})[name] = tables
             lines += table_of(f"{log}, {name}", tables, seeds)
+    if arguments.log:
+        return
     target = HERE / f"results/{date.today().isoformat()}-balancing"
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     target.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
