@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from polyrank.balancing.balancer import BALANCERS, build_balancer
 from polyrank.data.encoders import Encoded, Field, Layout, TaskStatistics
 from polyrank.data.loader import as_batch
 from polyrank.data.schema import Feature, Schema, Task
@@ -14,6 +15,7 @@ from polyrank.models.ple import PLEConfig
 from polyrank.models.ranker import Ranker, RankerConfig
 from polyrank.models.shared_bottom import SharedBottomConfig
 from polyrank.spaces import OWN, SpaceConfig
+from polyrank.training.precision import computing_in
 from polyrank.training.step import Junction, TrainingStep
 
 TASKS = tuple(Task(name, "binary") for name in ("click", "like", "watch"))
@@ -292,6 +294,27 @@ def test_the_shared_part_is_passed_once_and_no_table_gets_a_gradient(name):
     step.push(torch.tensor([1.0, 0.5, 2.0]))
     assert passes == [1]
     assert case.ranker.embeddings.table.grad is None
+
+
+@every_architecture
+@pytest.mark.parametrize("method", ["upgrad", "aligned_mtl", "gradnorm", "graddrop"])
+def test_in_bf16_what_is_compared_is_not(name, method):
+    """Torchjd's UPGrad and AlignedMTL refuse bf16: balancers see gradients in float32, and Gramians in float64."""
+    case = Case(name)
+    exact = case.step()
+    exact.pull()
+    expected = exact.gramian()
+    exact.push()
+    plain = case.gradients()
+    with computing_in("bf16"):
+        step = case.step()
+    balancer = build_balancer(method, [task.name for task in TASKS], BALANCERS[method].config())
+    assert torch.isfinite(balancer.backward(step)).all()
+    gramian = step.gramian()
+    assert gramian.dtype == torch.float64
+    torch.testing.assert_close(gramian, expected, rtol=0.05, atol=0.05 * expected.max().item())
+    found = case.gradients()
+    assert all(value.dtype == plain[key].dtype and value.isfinite().all() for key, value in found.items())
 
 
 def test_something_else_may_go_backward_afterwards():
