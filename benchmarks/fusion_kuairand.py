@@ -48,6 +48,9 @@ KINDS = {task: "probability" if kind == "binary" else "amount" for task, kind in
 GROUPINGS = {"request": (("user_id", "day", "tab"), 5), "user": (("user_id",), 2)}
 SEARCHES = ("grid", "random", "sobol", "tpe", "cmaes", "nsga2", "motpe")
 FORMULAS = ("log_sum", "weighted_sum", "product_plus", "ensemble_sort", "ple")  # ecommerce needs a price
+# Learned rankers by what the table calls them: which learner, and the knobs that are not its defaults.
+RANKERS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in LEARNERS}
+RANKERS["listwise monotone"] = ("listwise", {"monotone": True})
 TRIALS = 243  # 3^5: what a grid of the five free weights takes
 SEARCHED, EQUAL, TARGET = "cmaes log_sum", "equal weights", 0.003
 RIVAL = "cmaes log_sum for mtf_gauc"  # what learned rankers must beat in MTF-GAUC: a formula searched for it
@@ -95,9 +98,10 @@ def contenders(fit: Requests, seed: int, out: Path, progress: Progress) -> dict[
             found = search(template, fit, objective, config, bar=bar)
         return template.bind(found.parameters)
 
-    def learned(name: str, context: tuple[str, ...]) -> Fusion:
-        config = LEARNERS[name].config(seed=seed)
-        with progress.bar(f"learning {name}", getattr(config, LEARNERS[name].rounds), "rounds") as bar:
+    def learned(title: str, context: tuple[str, ...]) -> Fusion:
+        name, knobs = RANKERS[title]
+        config = LEARNERS[name].config(seed=seed, **knobs)
+        with progress.bar(f"learning {title}", getattr(config, LEARNERS[name].rounds), "rounds") as bar:
             return learn(name, learning, stopping, context, (), config, bar)
 
     every: dict[str, Callable[[], Fusion]] = {EQUAL: equal}
@@ -106,7 +110,7 @@ def contenders(fit: Requests, seed: int, out: Path, progress: Progress) -> dict[
     every |= {f"cmaes {name}": lambda name=name: searched("cmaes", name) for name in FORMULAS[1:]}
     every |= {f"cmaes log_sum for {goal}": lambda goal=goal: searched("cmaes", "log_sum", goal) for goal in objectives}
     del every["cmaes log_sum for composite"]  # there already
-    for name in LEARNERS:
+    for name in RANKERS:
         every[f"learned {name}"] = lambda name=name: learned(name, ())
         every[f"learned {name}, context"] = lambda name=name: learned(name, CONTEXT)
     return every
@@ -132,7 +136,7 @@ def cross_fitted(
             scores.setdefault(name, []).append(fusion.score(other.columns, other.requests))
             made[name] = {"seconds": read_json(place / "seconds.json")}
             made[name] |= {"formula": str(fusion)} if isinstance(fusion, Formula) else {}
-            if name in (SEARCHED, *(f"learned {learner}" for learner in LEARNERS)):
+            if name in (SEARCHED, *(f"learned {ranker}" for ranker in RANKERS)):
                 made[name]["influence"] = influence(other, fusion.score, JUDGE.k)
         heads = {head: Objective(fit, "composite", JUDGE) for head in TASKS}
         values = {h: o.measure(np.asarray(fit.columns[h])[o.order]).value for h, o in heads.items()}

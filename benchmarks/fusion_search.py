@@ -3,11 +3,11 @@
 Planted weights: requests are ranked by a known weighted log sum; each method gets 300 trials and 10 seeds (which are
 not those the search was designed on), and the angle between the weights it found and the true ones is what counts.
 Speed: 1,000 trials over 100,000 rows and 6 heads, and the time of ranking a request of 500 candidates by 12 heads with
-every preset.
+every preset and every learned ranker.
 
     python benchmarks/fusion_search.py
 
-writes benchmarks/results/<date>-fusion-search.json.
+writes benchmarks/results/<date>-fusion-planted.json and <date>-fusion-speed.json.
 """
 
 import argparse
@@ -18,13 +18,17 @@ import shlex
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from polyrank.evaluation.fused import JudgeConfig
 from polyrank.evaluation.requests import Requests
 from polyrank.files import write_json
+from polyrank.fusion.fusion import Fusion
+from polyrank.fusion.learned import LEARNERS, learn
 from polyrank.fusion.objective import Objective
 from polyrank.fusion.presets import PRESETS, preset
 from polyrank.fusion.sampling import SearchConfig
@@ -32,6 +36,13 @@ from polyrank.fusion.search import search
 from polyrank.fusion.seeds import prepared
 
 METHODS = ("random", "sobol", "tpe", "cmaes")
+# Learned rankers whose latency is measured: as large as their defaults allow, trained as little as that takes.
+RANKERS = {
+    "lambdarank": ("lambdarank", {"patience": 500}),  # all of its 500 trees
+    "monotone": ("monotone", {"epochs": 1}),
+    "listwise": ("listwise", {"epochs": 1}),
+    "listwise, monotone": ("listwise", {"epochs": 1, "monotone": True}),
+}
 
 
 def planted(seed: int, requests: int = 200, size: int = 10, heads: int = 6) -> tuple[Requests, np.ndarray]:
@@ -98,18 +109,34 @@ def timed_search(preset_name: str, method: str, trials: int, rows: int, heads: i
     return time.perf_counter() - begin
 
 
-def ranked(name: str, candidates: int, heads: int, repeats: int = 300) -> dict[str, float]:
+def formula_of(name: str, heads: int) -> Fusion:
+    """The preset with its starting weights."""
+    kinds = {f"head{k}": "probability" for k in range(heads)}
+    return preset(name, kinds, (), "" if PRESETS[name].context == "none" else "seconds").bind()
+
+
+def ranker_of(name: str, heads: int) -> Fusion:
+    """A learned ranker of its default size, with one context column."""
+    learner, knobs = RANKERS[name]
+    train, valid = (timed_log(rows, heads) for rows in (4_000, 1_000))
+    return learn(learner, train, valid, ("seconds",), (), LEARNERS[learner].config(**knobs))
+
+
+def timed_log(rows: int, heads: int) -> Requests:
+    """`log`, with a context column."""
+    data = log(rows, heads)
+    return replace(data, columns={**data.columns, "seconds": np.random.default_rng(1).random(rows)})
+
+
+def ranked(fusion: Fusion, candidates: int, heads: int, repeats: int = 300) -> dict[str, float]:
     """Milliseconds of `rank` of one request."""
     rng = np.random.default_rng(0)
-    kinds = {f"head{k}": "probability" for k in range(heads)}
-    context = "" if PRESETS[name].context == "none" else "seconds"
-    formula = preset(name, kinds, (), context).bind()
-    request = {head: rng.random(candidates).astype(np.float32) for head in kinds}
+    request = {f"head{k}": rng.random(candidates).astype(np.float32) for k in range(heads)}
     request["seconds"] = rng.random(candidates)
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        formula.rank(request)
+        fusion.rank(request)
         times.append(1e3 * (time.perf_counter() - begin))
     return {"median_ms": statistics.median(times), "p90_ms": statistics.quantiles(times, n=10)[-1]}
 
@@ -141,12 +168,13 @@ def main() -> None:
             f"{name}, {method}": timed_search(name, method, 1_000, 100_000, 6)
             for name, method in (("log_sum", "cmaes"), ("ensemble_sort", "cmaes"), ("log_sum", "tpe"))
         }
-        rank = {name: ranked(name, 500, 12) for name in PRESETS}
+        rank = {name: ranked(formula_of(name, 12), 500, 12) for name in PRESETS}
+        rank |= {f"learned {name}": ranked(ranker_of(name, 12), 500, 12, 50) for name in RANKERS}
         for what, seconds in speed.items():
             print(f"1,000 trials over 100,000 rows × 6 heads, {what}: {seconds:.1f} s")
         for name, times in rank.items():
             print(f"rank 500 candidates × 12 heads, {name}: {times['median_ms']:.3f} ms")
-        result = {"search_seconds": speed, "rank": rank}
+        result = {"search_seconds": speed, "rank": rank, "torch_threads": torch.get_num_threads()}
         write_json(here / f"{created}-fusion-speed.json", {"created": created, **environment, **result})
 
 

@@ -92,11 +92,11 @@ def test_the_product_ranks_as_the_sum_of_its_logarithms(seed: int) -> None:
 
 def test_formulas_as_they_are_written() -> None:
     heads: dict[str, HeadKind] = {"ctr": "probability", "cvr": "probability"}
-    assert write(preset("ple", heads, context="len").expression) == "ctr^1 * cvr^w_cvr * log1p(len)^w_length"
-    assert write(preset("ecommerce", heads, context="price").expression) == "ctr^1 * cvr^w_cvr * price^w_price"
+    assert write(preset("ple", heads, context="len").expression) == "ctr * cvr^w_cvr * log1p(len)^w_length"
+    assert write(preset("ecommerce", heads, context="price").expression) == "ctr * cvr^w_cvr * price^w_price"
     assert write(preset("weighted_sum", heads, ["cvr"]).expression) == "ctr - w_cvr * cvr"
     assert write(preset("log_sum", heads).expression) == "log(ctr + 0.0001) + w_cvr * log(cvr + 0.0001)"
-    assert write(preset("product_plus", heads).expression) == "(1 + w_ctr * ctr)^1 * (1 + w_cvr * cvr)^a_cvr"
+    assert write(preset("product_plus", heads).expression) == "(1 + w_ctr * ctr) * (1 + w_cvr * cvr)^a_cvr"
     assert (
         write(preset("ensemble_sort", heads).expression)
         == "1 / (rank(ctr)^a_ctr + beta) + w_cvr / (rank(cvr)^a_cvr + beta)"

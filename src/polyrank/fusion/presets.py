@@ -102,7 +102,7 @@ def _weights(ask: Ask, prefix: str = "w") -> tuple[dict[str, Node], dict[str, Pa
 
 def _ple(ask: Ask) -> tuple[Node, dict[str, Parameter]]:
     nodes, parameters = _weights(ask)
-    factors = [Call("^", (_good(head, ask), nodes[head])) for head in ask.heads]
+    factors = [_power(_good(head, ask), nodes[head]) for head in ask.heads]
     if ask.context:
         factors.append(Call("^", (Call("log1p", (Name(ask.context),)), Name("w_length"))))
         parameters["w_length"] = Parameter(0.0, -2.0, 2.0, log=False)
@@ -129,7 +129,7 @@ def _product_plus(ask: Ask) -> tuple[Node, dict[str, Parameter]]:
     for head in ask.heads:
         parameters[f"w_{head}"] = weight(10.0)
         grown = Call("+", (Number(1.0), _times(Name(f"w_{head}"), _good(head, ask))))
-        factors.append(Call("^", (grown, powers[head])))
+        factors.append(_power(grown, powers[head]))
     return _joined("*", factors), parameters
 
 
@@ -156,6 +156,10 @@ def _joined(operator: str, parts: Sequence[Node]) -> Node:
 
 def _times(factor: Node, node: Node) -> Node:
     return node if factor == Number(1.0) else Call("*", (factor, node))
+
+
+def _power(node: Node, exponent: Node) -> Node:
+    return node if exponent == Number(1.0) else Call("^", (node, exponent))
 
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
