@@ -49,8 +49,8 @@ def test_it_holds_every_number_and_escapes_names(document):
     page = learned_html(document)
     for ranking in document["rankings"]:
         assert f"{ranking['metrics']['mtf_gauc']['reward']['value']:.4f}" in page
-        assert f"{ranking['metrics']['expected']['like']['value']:.5g}<small>" in page
-        assert f"{ranking['metrics']['observed']['like']['value']:.5g} happened" in page
+        assert f"{ranking['metrics']['expected']['like']['value']:.4f}<small>" in page
+        assert f"{ranking['metrics']['observed']['like']['value']:.4f} happened" in page
     assert "&lt;i&gt;x&lt;/i&gt;" in page
     assert "<i>x</i>" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 

@@ -162,6 +162,8 @@ def read(scorable: Scorable, source: Source, config: FusionConfig, progress: Pro
             mend="name coarser requests in [fusion] request, or lower fusion.smallest",
         )
     notes = []
+    if not scorable.calibration.tasks:
+        notes.append("the run is not calibrated (polyrank calibrate RUN): what is expected of first places is raw")
     if not kept.all():
         notes.append(f"{source.name}: {(~kept).sum():,} rows without a request or user are left out")
     if not large.all():

@@ -26,7 +26,10 @@ from polyrank.options import (
     command_line,
     delta_of,
     out_console,
+    plain_table,
+    print_title,
     text_of,
+    verdict_of,
 )
 from polyrank.progress import Terminal
 
@@ -274,8 +277,7 @@ def main() -> None:
 
 
 def _print_metrics(document: dict[str, Any]) -> None:
-    # Not the table's title: that would break where the table is narrower than a path.
-    out_console.print(f"{document['data']}: {document['rows']:,} rows", style="italic", markup=False, soft_wrap=True)
+    print_title(f"{document['data']}: {document['rows']:,} rows")
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
     for task in document["tasks"]:
@@ -290,12 +292,9 @@ def _print_metrics(document: dict[str, Any]) -> None:
 
 
 def _print_study(study: dict[str, Any], out: Path) -> None:
-    colours = {"gain": "green", "loss": "red", "tie": "dim"}
     for task in study["tasks"]:
         name, metric = task["name"], task["metric"].upper()
-        table = Table(
-            title=f"[bold]{escape(name)}[/]", title_justify="left", box=None, header_style="bold", pad_edge=False
-        )
+        table = plain_table(f"[bold]{escape(name)}[/]")
         table.add_column("model", overflow="fold")  # where the terminal is narrow, names break and not numbers
         for heading in (f"test {metric}", "Δ single-task", "verdict", "Δ LightGBM"):
             table.add_column(heading, justify="left" if heading == "verdict" else "right", no_wrap=True)
@@ -304,12 +303,11 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
         for model in study["models"]:
             found = model["tasks"][name]
             single, boosted = found["delta"]["single_task"], found["delta"].get("lightgbm")
-            verdict = f"[{colours[single['verdict']]}]{single['verdict']}[/]"
             above = "" if boosted is None or boosted["mean"] is None else f"{boosted['mean']:+.4f}"
-            table.add_row(model["name"], _spread(found), delta_of(single), verdict, above)
+            table.add_row(model["name"], _spread(found), delta_of(single), verdict_of(single), above)
         out_console.print(table)
         out_console.print()
-    costs = Table(box=None, header_style="bold", pad_edge=False)
+    costs = plain_table()
     for heading in ("cost", "parameters", "train seconds", "peak memory", "model size"):
         costs.add_column(heading, justify="left" if heading == "cost" else "right")
     references = {"single_task": "single-task, all", "lightgbm": "LightGBM, all"}
@@ -326,7 +324,7 @@ def _print_study(study: dict[str, Any], out: Path) -> None:
 
 
 def _print_search(found: dict[str, Any], out: Path) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = plain_table()
     table.add_column("trial")
     for task in found["tasks"]:
         for heading in (f"{task['name']}, test {task['metric'].upper()}", "Δ config"):

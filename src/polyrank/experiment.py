@@ -4,20 +4,20 @@ import datetime
 import json
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polyrank.calibrating import calibrate_run
 from polyrank.candidates import read_parts, run_directory
-from polyrank.config import override, read_toml, to_table
+from polyrank.config import nearest, override, read_toml, to_table
 from polyrank.data.infer import infer_schema
 from polyrank.data.profile import profile
 from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
 from polyrank.datasets import PREFIX, open_data, open_schema
-from polyrank.errors import ConfigError, RunError
+from polyrank.errors import ConfigError, DataError, RunError
 from polyrank.evaluation.predict import PRIMARY
 from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text
 from polyrank.fuse import formula, run_search, write_trials
@@ -43,7 +43,7 @@ from polyrank.runs import (
     prepare,
     train_run,
 )
-from polyrank.scoring import attach, load_scorable, score_to
+from polyrank.scoring import Attached, Scorable, attach, load_scorable, score_to
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 from polyrank.training.history import read_history
@@ -253,18 +253,10 @@ def fuse_search(
             )
         parts = read_parts(load_scorable(directory), settings, progress)
         chosen = run_search(settings.fusion, parts, out, progress)
-        document = {
-            **chosen.document,
-            "title": f"Fusion of {directory.name}",
-            "run": str(directory),
-            "command": command,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
         save_fusion(chosen.fusion, out)
         write_trials(chosen.found, out / "trials.parquet")
-        write_json(out / "search.json", document)
-        write_text(out / "report.html", fusion_html(document))
-        return document
+        about = {"title": f"Fusion of {directory.name}", "run": str(directory), "command": command}
+        return _told({**chosen.document, **about}, out / "search.json", fusion_html)
 
 
 def fuse_learn(
@@ -291,21 +283,15 @@ def fuse_learn(
         write_json(out / "config.json", table)
         current = formula(fusing.current, parts["valid"].kinds, parts["valid"]) if fusing.current else None
         learned = run_learn(fusing, parts, current, against, out, progress)
-        document = {
-            **learned.document,
-            "title": f"Learned fusions of {directory.name}",
-            "run": str(directory),
-            "command": command,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
         save_fusion(learned.fusion, out)
-        write_json(out / "learned.json", document)
-        write_text(out / "report.html", learned_html(document))
-        return document
+        about = {"title": f"Learned fusions of {directory.name}", "run": str(directory), "command": command}
+        return _told({**learned.document, **about}, out / "learned.json", learned_html)
 
 
-def fuse_attach(run: Path, fusion: str, request: Sequence[str] = ()) -> Fusion:
+def fuse_attach(run: Path, fusion: str, request: Sequence[str] = ()) -> Attached:
     """Make `score` of `polyrank score RUN` a fusion: one saved in a directory, or a formula as text.
+
+    A saved one brings the columns that name a request, where none are given.
 
     Raises:
         RunError: the run or the directory is damaged.
@@ -313,16 +299,33 @@ def fuse_attach(run: Path, fusion: str, request: Sequence[str] = ()) -> Fusion:
     """
     scorable = load_scorable(run)
     directory = Path(fusion)
+    made: Fusion
     if (directory / FUSION_FILE).exists():
         made = load_fusion(directory)
-        if not request and (directory / "search.json").exists():
-            request = read_json(directory / "search.json")["request"]
+        for name in ("search.json", "learned.json"):
+            for told in (directory / name, directory.parent / name):  # of what was chosen, or of one of the rankers
+                if not request and told.exists():
+                    request = read_json(told)["request"]
     else:
         tasks = {task.name: head_kind(task) for task in scorable.run.schema.tasks if task.name in scorable.names}
         made = Formula.parse(fusion, scope_of(tasks, fusion))
+        _check_context(scorable, made)
     with locked(run):
-        attach(run, made, request)
-    return made
+        return attach(run, made, request)
+
+
+def _check_context(scorable: Scorable, formula: Formula) -> None:
+    """Refuse a formula that reads what the run's data does not have: most often a task's name that is misspelt."""
+    run = scorable.run
+    try:
+        known = [*scorable.names, *open_data(run.settings.data.train, run.settings.base).schema.names]
+    except DataError:
+        return  # the training data is gone; scoring will say what is missing
+    for name in formula.context:
+        if name not in known:
+            raise ConfigError(
+                "a formula may name tasks of the run and columns of its data", received=name, mend=nearest(name, known)
+            )
 
 
 def compare(
@@ -357,10 +360,7 @@ def tune(
         sweep(out)
         base = config.resolve().parent
         found = tune_out(table, base, out, progress, title=config.stem, command=command, trials=trials, resume=resume)
-        found["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(out / "tune.json", found)
-        write_text(out / "report.html", tune_html(found))
-        return found
+        return _told(found, out / "tune.json", tune_html)
 
 
 def demo(
@@ -378,10 +378,15 @@ def _compare(
     with locked(out):
         sweep(out)
         study = run_study(settings, out, progress, title=title, command=command, resume=resume)
-        study["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(out / "seesaw.json", study)
-        write_text(out / "report.html", seesaw_html(study))
-        return study
+        return _told(study, out / "seesaw.json", seesaw_html)
+
+
+def _told(document: dict[str, Any], path: Path, page: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    """The document, dated and written, with its page beside it."""
+    document["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(path, document)
+    write_text(path.parent / "report.html", page(document))
+    return document
 
 
 def _check_out(out: Path | None, source: Source) -> None:

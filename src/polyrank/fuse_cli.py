@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from polyrank.options import (
     Config,
@@ -16,7 +15,10 @@ from polyrank.options import (
     command_line,
     delta_of,
     out_console,
+    plain_table,
+    print_title,
     text_of,
+    verdict_of,
 )
 from polyrank.progress import Terminal
 
@@ -98,8 +100,16 @@ def attach(
     """Make a fusion the score of polyrank score RUN."""
     from polyrank import experiment
 
-    made = experiment.fuse_attach(run, fusion, request or [])
-    out_console.print(f"{run} is scored by {made.kind}: {', '.join(made.heads)}", markup=False, soft_wrap=True)
+    attached = experiment.fuse_attach(run, fusion, request or [])
+    made = attached.fusion
+    reads = f"the predictions of {', '.join(made.heads)}"
+    if made.context:
+        reads += f"; the columns {', '.join(made.context)} of the data"
+    if made.within_request:
+        reads += f"; rows of one {', '.join(attached.request)} together"
+    lines = [f"score: {made if made.kind == 'formula' else made.kind}", f"it reads {reads}"]
+    lines.append(f"next: polyrank score {run} --data DATA --out scores.parquet")
+    out_console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _method(name: str) -> Any:
@@ -129,8 +139,8 @@ def _rates(assignments: list[str]) -> dict[str, float]:
 
 def _print_calibration(document: dict[str, Any]) -> None:
     for part, found in document["shown"].items():
-        title = f"{found['data']}, {'other rows' if part == 'judged' else 'the rows it was fitted on'}"
-        table = Table(title=escape(title), title_justify="left", box=None, header_style="bold", pad_edge=False)
+        print_title(f"{found['data']}, {'other rows' if part == 'judged' else 'the rows it was fitted on'}")
+        table = plain_table()
         for heading in ("task", "rows", "ECE before", "after", "AUC before", "after"):
             table.add_column(heading, justify="left" if heading == "task" else "right")
         for task, entry in found["tasks"].items():
@@ -140,15 +150,9 @@ def _print_calibration(document: dict[str, Any]) -> None:
 
 
 def _print_fusion(document: dict[str, Any]) -> None:
-    colours = {"gain": "green", "loss": "red", "tie": "dim"}
     judged = document["judged"]
-    table = Table(
-        title=f"on test rows, Δ against the {escape(document['reference'])}",
-        title_justify="left",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
+    print_title(f"on test rows, Δ against the {document['reference']}")
+    table = plain_table()
     for heading in ("order", "composite", "Δ", "verdict", "reward NDCG", "MTF-GAUC"):
         table.add_column(
             heading, justify="left" if heading in ("order", "verdict") else "right", no_wrap=heading == "Δ"
@@ -158,10 +162,8 @@ def _print_fusion(document: dict[str, Any]) -> None:
             text_of(ranking["metrics"].get(metric, {}).get(of, {}).get("value"))
             for metric, of in (("composite", "gauc"), ("ndcg", "reward"), ("mtf_gauc", "reward"))
         )
-        delta = ranking["against"].get("composite", {}).get("gauc") or {}
-        verdict = f"[{colours[delta['verdict']]}]{delta['verdict']}[/]" if delta.get("verdict") else ""
-        style = "dim" if ranking["corner"] else ""
-        table.add_row(escape(ranking["name"]), value, delta_of(delta or None), verdict, ndcg, mtf, style=style)
+        delta, style = ranking["against"].get("composite", {}).get("gauc"), "dim" if ranking["corner"] else ""
+        table.add_row(escape(ranking["name"]), value, delta_of(delta), verdict_of(delta), ndcg, mtf, style=style)
     out_console.print(table)
     out_console.print()
     for name, text in document["formulas"].items():

@@ -90,9 +90,10 @@ def run_learn(
         seed=config.learn.seed,
         progress=progress,
     )
-    notes = [note for part in parts.values() for note in part.notes]
+    notes = list(dict.fromkeys(note for part in parts.values() for note in part.notes))
     notes.append(f"chosen: {chosen}, by the {config.search.goal} of {len(np.unique(held.users)):,} held users")
-    return Learned(fusions[chosen], {**document, "learned": told, "chosen": chosen, "held": goals, "notes": notes})
+    about = {"learned": told, "chosen": chosen, "held": goals, "request": list(parts["valid"].request), "notes": notes}
+    return Learned(fusions[chosen], {**document, **about})
 
 
 def _one(

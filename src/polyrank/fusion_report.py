@@ -45,7 +45,10 @@ def fusion_html(document: Mapping[str, Any]) -> str:
         "fusion.html",
         document=document,
         judged=judged,
-        columns=[*METRICS.items(), *((("gauc", name), name) for name in judged["behaviours"])],
+        columns=[
+            *((metric, of, title) for (metric, of), title in METRICS.items()),
+            *(("gauc", name, name) for name in judged["behaviours"]),
+        ],
         headline=_headline(document),
         orders=drawn([Panel("GAUC of each behaviour", "on test rows", orders_figure(judged))] if several else []),
         tried=drawn([Panel("Formulas tried", "on validation rows; gold: the chosen one", tried_figure(document))]),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="An experiment file (TOML): \\[data], \\[model], \\[train] …")
@@ -37,6 +38,22 @@ def check_config(path: Path, assignments: list[str] | None) -> None:
 def command_line() -> str:
     """The command as it was typed."""
     return shlex.join(["polyrank", *sys.argv[1:]])
+
+
+def print_title(text: str) -> None:
+    """A line above a table. Not the table's own title: that would break where the table is narrower than a path."""
+    out_console.print(text, style="italic", markup=False, soft_wrap=True)
+
+
+def plain_table(title: str | None = None) -> Table:
+    """A table of columns without lines; its title stands left."""
+    return Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+
+
+def verdict_of(delta: dict[str, Any] | None) -> str:
+    """`gain`, `loss` or `tie` in its colour; empty where it was not measured."""
+    colours, verdict = {"gain": "green", "loss": "red", "tie": "dim"}, (delta or {}).get("verdict")
+    return f"[{colours[verdict]}]{verdict}[/]" if verdict else ""
 
 
 def delta_of(delta: dict[str, Any] | None) -> str:

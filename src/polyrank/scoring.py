@@ -87,7 +87,7 @@ def load_scorable(directory: Path) -> Scorable:
     return Scorable(run, calibration, attached)
 
 
-def attach(directory: Path, fusion: Fusion, request: Sequence[str]) -> None:
+def attach(directory: Path, fusion: Fusion, request: Sequence[str]) -> Attached:
     """Make `score` of a run's rows this fusion, in the place of an earlier one.
 
     Raises:
@@ -106,6 +106,7 @@ def attach(directory: Path, fusion: Fusion, request: Sequence[str]) -> None:
         )
     save_fusion(fusion, directory / "fusion")
     write_json(directory / "fusion/attached.json", {"format": FORMAT, "request": list(request)})
+    return Attached(fusion, tuple(request))
 
 
 def score_to(out: Path, scorable: Scorable, source: Source, progress: Progress) -> int:

@@ -26,7 +26,9 @@ def test_search_says_what_it_found_and_what_to_do_next(folder: Path, tmp_path: P
 
 
 def test_attach_and_calibrate(folder: Path, tmp_path: Path) -> None:
-    assert "formula: click, like" in run("fuse", "attach", folder / "run", "click * like")
+    text = run("fuse", "attach", folder / "run", "click * like * log1p(seconds)")
+    for words in ("score: click * like * log1p(seconds)", "predictions of click, like; the columns seconds", "next: "):
+        assert words in text
     text = run("calibrate", folder / "run", "--method", "beta", "--negative-rate", "click=0.5")
     assert "ECE before" in text
     (folder / "run/calibration.json").unlink()

@@ -90,7 +90,8 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_attached_it_is_the_score(folder: Path, learned: Path, tmp_path: Path) -> None:
-    experiment.fuse_attach(folder / "run", str(learned / "monotone"), ["user", "day"])
+    assert experiment.fuse_attach(folder / "run", str(learned / "listwise")).request == ("user", "day")
+    experiment.fuse_attach(folder / "run", str(learned / "monotone"))
     experiment.score(folder / "run", str(folder / "test.parquet"), tmp_path / "scores.parquet")
     scores = pq.read_table(tmp_path / "scores.parquet")
     fusion = load_fusion(learned / "monotone")

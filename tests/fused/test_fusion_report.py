@@ -6,7 +6,7 @@ import pytest
 from polyrank.charts import fusion as charts
 from polyrank.errors import DataError
 from polyrank.fusion_report import calibration_html, cohort_rows, fusion_html, reliability_panels
-from polyrank.page import value_text
+from polyrank.page import number_text, value_text
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,10 @@ def test_the_page_says_what_is_expected_in_the_first_places_and_what_happened(do
     page, judged = fusion_html(document), document["judged"]
     (searched,) = (r for r in judged["rankings"] if r["name"] == "searched")
     for head in judged["heads"]:
-        assert f"<td>{value_text(searched['metrics']['expected'][head]['value'])}" in page
+        assert f"<td>{number_text(searched['metrics']['expected'][head]['value'])}" in page
     for name in judged["behaviours"]:  # with "no hate", of which no head predicts anything
-        assert f"{value_text(searched['metrics']['observed'][name]['value'])} happened" in page
-    assert f"½ in all 3 behaviours: {value_text(judged['pareto']['hypervolume'])}" in page
+        assert f"{number_text(searched['metrics']['observed'][name]['value'])} happened" in page
+    assert f"½ for every behaviour: {value_text(judged['pareto']['hypervolume'])}" in page
 
 
 def test_names_are_escaped(document: dict) -> None:

@@ -57,9 +57,13 @@ def test_ranks_are_taken_within_requests(folder: Path, tmp_path: Path) -> None:
 def test_what_does_not_suit_the_run(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="task"):
         experiment.fuse_attach(folder / "run", "clik * 2")
-    experiment.fuse_attach(folder / "run", "click * price")
-    with pytest.raises(DataError, match="'price'"):
-        scores(folder, tmp_path / "s.parquet")
+    with pytest.raises(ConfigError, match="did you mean 'like'"):
+        experiment.fuse_attach(folder / "run", "click * lke")
+    poor = tmp_path / "poor.parquet"
+    pq.write_table(pq.read_table(folder / "test.parquet").drop_columns("seconds"), poor)
+    experiment.fuse_attach(folder / "run", "click * seconds")
+    with pytest.raises(DataError, match="'seconds'"):
+        experiment.score(folder / "run", str(poor), tmp_path / "s.parquet")
     attached = folder / "run/fusion/fusion.json"
     attached.write_text("{}")
     with pytest.raises(RunError):

@@ -49,7 +49,7 @@ def orders_figure(judged: Mapping[str, Any]) -> go.Figure:
                 values,
                 "reference" if ranking["corner"] else role,
                 styles[name],
-                name if len(behaviours) == 2 else "",
+                name if len(behaviours) == 2 and ranking["corner"] else "",
             )
         )
     return front_figure([*sorted(points, key=lambda point: point.role != "reference")], behaviours)
