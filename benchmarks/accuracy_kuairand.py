@@ -35,14 +35,9 @@ OPTIONS = {
 
 # What was seen to move the tasks against one another, shown with all seeds beside the config itself.
 CONTRASTS = {
+    "cgc": ("model.architecture=cgc",),
     "all tasks count alike": ("balance.static.weights={}",),
     "all tasks count alike, cgc": ("balance.static.weights={}", "model.architecture=cgc"),
-    "all tasks count alike, two members": ("balance.static.weights={}", "model.ensemble.members=2"),
-    "all tasks count alike, more dropout": (
-        "balance.static.weights={}",
-        "model.embedding_dropout=0.75",
-        "train.epochs=6",
-    ),
 }
 
 
