@@ -17,6 +17,7 @@ benchmarks/results/<date>-balancing.json and .md.
 """
 
 import argparse
+import gc
 import json
 import shutil
 import sys
@@ -88,6 +89,9 @@ def trained(
             },
         )
         shutil.rmtree(run)
+        del ranker, result
+        gc.unfreeze()  # a training has put all there was out of the collector's sight
+        gc.collect()
     found: dict[str, Any] = read_json(done)
     return found
 

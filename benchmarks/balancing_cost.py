@@ -1,11 +1,12 @@
 """What each balancer costs: time of a training step and memory, relative to static weights.
 
-    python benchmarks/balancing_cost.py [--rounds 5] [--batch 4096] [--measure time cosines memory]
+    python benchmarks/balancing_cost.py [--rounds 4] [--batch 4096] [--measure time cosines architectures memory]
 
 MMoE (8 experts of 128 and 64 units), float32, on Census-Income (2 tasks) and on a synthetic log of 8 tasks and 30
-features, one of them with 100,000 values. All methods take turns on the same batches, ten steps each, which is as long
-as it takes until all have done what they do now and then; what is reported is the ratio of the medians over rounds of a
-step's mean time. Each has a ranker of its own.
+features, one of them with 100,000 values. A method and static weights take turns step by step on the same batches, so
+that a busy moment hits both alike; ten steps each, which is as long as it takes until all methods have done what they
+do now and then. What is reported is the median of the ratio over rounds. Each method has a ranker of its own, and
+static weights have two, one held against the other: what their ratio is off 1 by is noise.
 `usual way` is what a library does that knows nothing of the network: torchjd's Jacobian of all shared parameters
 (embeddings of the batch among them), Aligned-MTL on it. What a run records of its balancer, at fifty points an epoch,
 is left out: epochs of these logs are so short that it would be every step, static's too.
@@ -14,10 +15,11 @@ Memory is the resident memory of a training process of its own at its peak, afte
 brackets how far it grew in these steps, relative to static weights. Growth is loaded code, batches read ahead and a
 step's activations, and varies from process to process: static is measured five times, and the spread is given.
 
-Also measured: the cosine between the two tasks' gradients on Census, at the representation (rows side by side), summed
-over rows, and at all shared parameters, every fifth step of an epoch. Writes
-benchmarks/results/<date>-balancing-cost.json and .md as it goes; the same command on the same day goes on where it was
-cut off. Only the times need a quiet machine: `--measure` names what to do now.
+Also measured: MGDA on Census with every architecture: where tasks read no common experts in `Level`s, gradients are
+compared at the shared parameters, which costs a backward pass a task. And the cosine between the two tasks' gradients
+on Census, at the representation (rows side by side), summed over rows, and at all shared parameters, every fifth step
+of an epoch. Writes benchmarks/results/<date>-balancing-cost.json and .md as it goes; the same command on the same day
+goes on where it was cut off. Only times need a quiet machine: `--measure` names what to do now.
 """
 
 import argparse
@@ -44,6 +46,7 @@ from polyrank.config import override
 from polyrank.data.loader import Batch, Loader
 from polyrank.data.schema import Feature, Schema, Task, save_schema
 from polyrank.experiment import DEMO
+from polyrank.models.ranker import ARCHITECTURES
 from polyrank.progress import Terminal
 from polyrank.runs import EVALUATION_BATCH, Prepared, build_ranker, prepare
 from polyrank.settings import Settings, parse_settings
@@ -67,7 +70,8 @@ PROCESSES = 5  # in which static's memory is measured
 WEIGHTS = [name for name, entry in BALANCERS.items() if not entry.kind.combines]
 ROWS, TASKS = 100_000, 8
 NEVER = 10**9
-PARTS = ("time", "cosines", "memory")
+Pair = tuple[float, float]
+PARTS = ("time", "cosines", "architectures", "memory")
 
 
 def synthetic(folder: Path) -> dict[str, Any]:
@@ -138,26 +142,55 @@ def usual_step(trainer: Trainer, batch: Batch) -> None:
 
 
 def measure(settings: Settings, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of static's step, and every method's time relative to it."""
+    """Milliseconds of static's step, and every method's time relative to it (static's own: to itself, as a check)."""
     names = [*BALANCERS, DEEP, USUAL]
     prepared = prepare(settings, folder, Terminal(), test=False)
     made = {name: trainer_of(name, prepared, settings, folder) for name in names}
-    train = made["static"][0].train
-    with train.epoch(0) as loaded:
+    trainer, plainly = trainer_of("static", prepared, settings, folder)
+    with trainer.train.epoch(0) as loaded:
         batches = [batch for batch, _ in zip(loaded, range(4), strict=False)]
     for batch in batches[:3]:
-        for _, step in made.values():
+        for step in (plainly, *(step for _, step in made.values())):
             step(batch)
-    taken: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names if number % 2 else reversed(names):
-            turn = TURN if name in BALANCERS else 2
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            found[name].append(turn(made[name][1], plainly, batches, TURN if name in BALANCERS else 2))
+    return {name: medians(each) for name, each in found.items()}
+
+
+def turn(step: Callable[[Batch], None], plainly: Callable[[Batch], None], batches: list[Batch], steps: int) -> Pair:
+    """The mean seconds of a step, and of another that takes turns with it."""
+    spent = [0.0, 0.0]
+    for index in range(steps):
+        for which in (0, 1) if index % 2 else (1, 0):
             began = time.perf_counter()
-            for index in range(turn):
-                made[name][1](batches[index % len(batches)])
-            taken[name].append((time.perf_counter() - began) / turn)
-    plain = np.median(taken["static"])
-    return {name: {"ms": 1e3 * float(np.median(t)), "ratio": float(np.median(t) / plain)} for name, t in taken.items()}
+            (step, plainly)[which](batches[index % len(batches)])
+            spent[which] += time.perf_counter() - began
+    return spent[0] / steps, spent[1] / steps
+
+
+def medians(pairs: list[Pair]) -> dict[str, float]:
+    """Of the other step's milliseconds, and of the ratio."""
+    each = np.array(pairs)
+    return {"ms": 1e3 * float(np.median(each[:, 1])), "ratio": float(np.median(each[:, 0] / each[:, 1]))}
+
+
+def by_architecture(knobs: list[str], folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
+    """The ratio of MGDA's step to static's with each architecture as it is by default, and where it compares."""
+    found = {}
+    for name in ARCHITECTURES:
+        if name == "single_task":
+            continue
+        settings = parse_settings(override(DEMO, [*knobs, f"model.architecture={name}"]), Path.cwd())
+        prepared = prepare(settings, folder, Terminal(), test=False)
+        (trainer, step), (_, plainly) = (trainer_of(m, prepared, settings, folder) for m in ("mgda", "static"))
+        with trainer.train.epoch(0) as loaded:
+            batches = [batch for batch, _ in zip(loaded, range(3), strict=False)]
+        turn(step, plainly, batches, 2)
+        where = "parameters" if trainer.balancing.junction.columns is None else "representation"
+        found[name] = medians([turn(step, plainly, batches, 5) for _ in range(rounds)]) | {"compared": where}
+    return found
 
 
 def resident(key: str) -> int:
@@ -202,7 +235,7 @@ def cosines(settings: Settings, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--measure", nargs="+", choices=PARTS, default=PARTS, help="all by default")
     parser.add_argument("--remember", nargs=3, metavar=("METHOD", "LOG", "FOLDER"), help=argparse.SUPPRESS)
@@ -233,6 +266,9 @@ def main() -> None:
                 write(result)
             if "cosines" in arguments.measure and log == "census" and not result["cosines"]:
                 result["cosines"] = cosines(settings, folder / log)
+                write(result)
+            if "architectures" in arguments.measure and log == "census" and not result.get("architectures"):
+                result["architectures"] = by_architecture(knobs, folder / log, arguments.rounds)
                 write(result)
             found = result["memory"].setdefault(log, {})
             for method in ("static", *BALANCERS, DEEP, USUAL) if "memory" in arguments.measure else ():
@@ -283,6 +319,10 @@ def table_of(result: dict[str, Any]) -> list[str]:
     lines += ["", "Cosine of the two tasks' gradients on Census over an epoch:", ""]
     lines += ["| compared at | mean | standard deviation | steps |", "|---|---:|---:|---:|"]
     lines += [f"| {w} | {c['mean']:+.4f} | {c['std']:.4f} | {c['steps']} |" for w, c in result["cosines"].items()]
+    lines += ["", "MGDA relative to static weights on Census, by architecture:", ""]
+    lines += ["| architecture | compared at | static | mgda |", "|---|---|---:|---:|"]
+    for name, each in result.get("architectures", {}).items():
+        lines.append(f"| {name} | {each['compared']} | {each['ms']:.1f} ms | {each['ratio']:.2f} |")
     return lines
 
 
