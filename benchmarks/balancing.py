@@ -17,7 +17,6 @@ benchmarks/results/<date>-balancing.json and .md.
 """
 
 import argparse
-import gc
 import json
 import shutil
 import sys
@@ -91,9 +90,6 @@ def trained(
             },
         )
         shutil.rmtree(run)
-        del ranker, result
-        gc.unfreeze()  # a training has put all there was out of the collector's sight
-        gc.collect()
     found: dict[str, Any] = read_json(done)
     return found
 

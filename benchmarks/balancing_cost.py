@@ -13,7 +13,7 @@ is left out: epochs of these logs are so short that it would be every step, stat
 
 Memory is the resident memory of a training process of its own at its peak, after eight steps on encoded data, and in
 brackets how far it grew in these steps, relative to static weights. Growth is loaded code, batches read ahead and a
-step's activations, and varies from process to process: static is measured five times, and the spread is given.
+step's activations, and varies from process to process: static is measured three times, and the spread is given.
 
 Also measured: MGDA on Census with every architecture: where tasks read no common experts in `Level`s, gradients are
 compared at the shared parameters, which costs a backward pass a task. And the cosine between the two tasks' gradients
@@ -24,8 +24,7 @@ goes on where it was cut off. Only times need a quiet machine: `--measure` names
 
 import argparse
 import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
@@ -47,7 +46,7 @@ from polyrank.data.loader import Batch, Loader
 from polyrank.data.schema import Feature, Schema, Task, save_schema
 from polyrank.experiment import DEMO
 from polyrank.models.ranker import ARCHITECTURES
-from polyrank.progress import Terminal
+from polyrank.progress import Silent, Terminal
 from polyrank.runs import EVALUATION_BATCH, Prepared, build_ranker, prepare
 from polyrank.settings import Settings, parse_settings
 from polyrank.training.loop import Trainer
@@ -66,7 +65,7 @@ KNOBS = (
 )
 USUAL, DEEP = "usual way", "mgda, parameters"
 TURN = 10  # steps
-PROCESSES = 5  # in which static's memory is measured
+PROCESSES = 3  # in which static's memory is measured
 WEIGHTS = [name for name, entry in BALANCERS.items() if not entry.kind.combines]
 ROWS, TASKS = 100_000, 8
 NEVER = 10**9
@@ -199,16 +198,18 @@ def resident(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def remember(name: str, settings: Settings, folder: Path) -> None:
-    """Print how far resident memory grows in eight steps."""
-    prepared = prepare(settings, folder, Terminal(), test=False)
+def remember(name: str, table: dict[str, Any], knobs: list[str], folder: Path) -> dict[str, int]:
+    """How far this process's resident memory grows in eight steps, and its peak, in bytes."""
+    keep_memory()
+    settings = parse_settings(override(table, knobs), Path.cwd())
+    prepared = prepare(settings, folder, Silent(), test=False)
     trainer, step = trainer_of(name, prepared, settings, folder)
     with trainer.train.epoch(0) as loaded:
         batches = [batch for batch, _ in zip(loaded, range(3), strict=False)]
     before = resident("VmRSS")
     for number in range(8):
         step(batches[number % 3])
-    print(json.dumps({"grown": resident("VmHWM") - before, "peak": resident("VmHWM")}))
+    return {"grown": resident("VmHWM") - before, "peak": resident("VmHWM")}
 
 
 def cosines(settings: Settings, folder: Path) -> dict[str, dict[str, float]]:
@@ -238,26 +239,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--measure", nargs="+", choices=PARTS, default=PARTS, help="all by default")
-    parser.add_argument("--remember", nargs=3, metavar=("METHOD", "LOG", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     keep_memory()
     knobs = [*KNOBS, f"train.batch_size={arguments.batch}"]
-    if arguments.remember:
-        method, log, where = arguments.remember
-        table = DEMO if log == "census" else json.loads((Path(where) / "synthetic.json").read_text(encoding="utf-8"))
-        remember(method, parse_settings(override(table, knobs), Path.cwd()), Path(where) / log)
-        return
     command = f"python benchmarks/balancing_cost.py --rounds {arguments.rounds} --batch {arguments.batch}"
     result: dict[str, Any] = {"command": command, "batch": arguments.batch, "threads": torch.get_num_threads()}
     result |= {"time": {}, "cosines": {}, "memory": {}}
     if TARGET.with_suffix(".json").exists():
         before = json.loads(TARGET.with_suffix(".json").read_text(encoding="utf-8"))
         result = before if before["command"] == command else result
+    processes = multiprocessing.get_context("forkserver")  # each begins with all code loaded, and nothing run
+    processes.set_forkserver_preload(["polyrank.runs", "torchjd.aggregation", "torchjd.autojac"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        table = synthetic(folder)
-        (folder / "synthetic.json").write_text(json.dumps(table), encoding="utf-8")
-        for log, which in (("census", DEMO), ("synthetic", table)):
+        for log, which in (("census", DEMO), ("synthetic", synthetic(folder))):
             settings = parse_settings(override(which, knobs), Path.cwd())
             prepare(settings, folder / log, Terminal(), test=False)  # so that no process below has to
             if "time" in arguments.measure and log not in result["time"]:
@@ -274,9 +269,8 @@ def main() -> None:
             for method in ("static", *BALANCERS, DEEP, USUAL) if "memory" in arguments.measure else ():
                 runs = found.setdefault(method, [])
                 while len(runs) < (PROCESSES if method == "static" else 1):
-                    call = [sys.executable, __file__, "--batch", str(arguments.batch), "--remember", method, log, name]
-                    lines = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()
-                    runs.append(json.loads(lines[-1]))
+                    with processes.Pool(1) as pool:
+                        runs.append(pool.apply(remember, (method, which, knobs, folder / log)))
                     write(result)
     write(result)
     print("\n".join(table_of(result)))

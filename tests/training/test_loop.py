@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,16 @@ def test_training_again_gives_the_same_bits_and_another_seed_does_not(make: Make
     first, again, other = found
     assert _same(first, again)
     assert not _same(first, other)
+
+
+def test_a_model_of_an_earlier_training_is_let_go(make: Make) -> None:
+    """A search trains one after another in one process: freezing the collector kept every one of them."""
+    first = make(replace(CONFIG, epochs=1), "first")
+    first.fit()
+    parameter = weakref.ref(first.dense_parameters[0])
+    del first
+    make(replace(CONFIG, epochs=1), "second").fit()
+    assert parameter() is None
 
 
 def test_training_loss_is_the_mean_over_each_task_s_rows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

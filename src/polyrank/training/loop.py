@@ -203,13 +203,13 @@ class Trainer:
         else:
             write_text(self.history, "")
         self.began_at = self.place.step
+        gc.unfreeze()  # what an earlier training in this process froze, and nobody holds any more
         gc.collect()
         gc.freeze()  # a step leaves garbage that counts as new: without this all that was ever imported is searched too
-        total = self.config.epochs * self.train.data.rows
         with (
             stop_requests() as stop,
             tensorboard(self.run / "tensorboard", wanted=self.config.tensorboard) as board,
-            self.progress.bar("training", total) as bar,
+            self.progress.bar("training", self.config.epochs * self.train.data.rows) as bar,
         ):
             bar.advance(self.place.rows)
             while not self.place.finished:
