@@ -1,13 +1,14 @@
 """The figure of the MMoE paper's section 3: what sharing costs as two tasks grow apart; and what the seesaw says of it.
 
-    python benchmarks/task_correlation.py [--seeds 5] [--steps 2000]
+    python benchmarks/task_correlation.py [--seeds 8] [--steps 2000]
 
 Pairs of tasks of cosine 1 (the same task but for the noise), 0.5 and 0 (nothing in common), d = 25 numbers, four sines.
 Shared-Bottom, MMoE and PLE of about as many parameters, and a single-task network as wide as the shared trunk, read
 fresh rows each step (Adam, learning rate 0.01, batches of 128). Smaller than in the paper (d = 100, hundreds of runs).
-Writes benchmarks/results/<date>-task-correlation.json: squared error on 10,000 test rows, relative to the labels'
-variance, with 95 % intervals of the mean over seeds; and the seesaw's verdict on XAUC against the single-task networks.
-Draws docs/task_correlation.svg from it.
+Writes benchmarks/results/<date>-task-correlation.json and .md: squared error on 10,000 test rows, relative to the
+labels' variance, with 95 % intervals of the mean over seeds; how much it grows from cosine 1 to 0, and how much more
+Shared-Bottom's grows, seed by seed; and the seesaw's verdict on XAUC against the single-task networks. Draws
+docs/task_correlation.svg from it.
 """
 
 import argparse
@@ -29,8 +30,9 @@ from polyrank.models.shared_bottom import SharedBottom, SharedBottomConfig
 from polyrank.models.single_task import SingleTask, SingleTaskConfig
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.towers import Towers
-from polyrank.simulator.tasks import LABELS, TaskPair, TaskPairConfig
+from polyrank.simulator.tasks import LABELS, RelatedTasks, RelatedTasksConfig
 
+PAIR = LABELS[:2]
 WIDTH, SINES, BATCH, TEST_ROWS, CHUNK = 25, 4, 128, 10_000, 500
 COSINES = (1.0, 0.5, 0.0)
 MODELS: dict[str, tuple[Any, Any]] = {
@@ -44,7 +46,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
 def train(name: str, cosine: float, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Test predictions and labels `[N, 2]` in standard deviations, and parameters; single tasks are trained apart."""
     torch.set_num_threads(1)
-    pair = TaskPair(TaskPairConfig(cosine, width=WIDTH, sines=SINES), seed=0)
+    pair = RelatedTasks(RelatedTasksConfig(cosine, width=WIDTH, sines=SINES), seed=0)
     x, labels = (torch.from_numpy(part) for part in pair.sample(TEST_ROWS, seed=10**9))
     std = labels.std(dim=0)
     columns = [[0], [1]] if name == "single_task" else [[0, 1]]
@@ -73,17 +75,66 @@ def judge(found: dict[str, list[tuple[np.ndarray, np.ndarray, int]]]) -> dict[st
     """Errors with intervals, and verdicts against the single-task networks."""
     result: dict[str, Any] = {}
     for name, runs in found.items():
-        errors = np.array([np.square(p - y).mean() for p, y, _ in runs])
-        half = stdtrit(len(runs) - 1, 0.975) * errors.std(ddof=1) / np.sqrt(len(runs))
-        mean = float(errors.mean())
-        result[name] = {"parameters": runs[0][2], "error": mean, "low": mean - half, "high": mean + half}
-    for task, label in enumerate(LABELS):
+        errors = [float(np.square(p - y).mean()) for p, y, _ in runs]
+        mean, low, high = interval(np.array(errors))
+        result[name] = {"parameters": runs[0][2], "errors": errors, "error": mean, "low": low, "high": high}
+    for task, label in enumerate(PAIR):
         sweeps = {n: [sweep("regression", p[:, task], y[:, task]) for p, y, _ in runs] for n, runs in found.items()}
         reference = {"single_task": sweeps.pop("single_task")}
         for name, by in differences(sweeps, reference, None, TEST_ROWS, replicates=50, level=0.95).items():
             delta = by["single_task"]
             result[name][label] = {"xauc": delta.mean, "low": delta.low, "high": delta.high, "verdict": delta.verdict}
     return result
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % interval of Student's t."""
+    mean = float(values.mean())
+    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def growth(result: dict[str, Any]) -> dict[str, Any]:
+    """The growth of the error from cosine 1 to 0, and how much more that of Shared-Bottom is; seed by seed."""
+    grown = {
+        name: np.subtract(result["cosine 0"][name]["errors"], result["cosine 1"][name]["errors"]) for name in MODELS
+    }
+    shared = grown["shared_bottom"]
+    return {
+        name: {"growth": interval(own)} | ({} if own is shared else {"shared_bottom_more": interval(shared - own)})
+        for name, own in grown.items()
+    }
+
+
+def written(result: dict[str, Any]) -> str:
+    """As Markdown."""
+    lines = [f"# When tasks grow apart, {result['date']}", "", f"`{result['command']}`, {result['seeds']} seeds", ""]
+    lines += [
+        "Squared error over the labels' variance, mean of both tasks; 95 % intervals over seeds. The last columns: its",
+        "growth from cosine 1 to 0, and by how much Shared-Bottom's growth is more, paired by seed.",
+        "",
+    ]
+    heads = [f"cosine {cosine:g}" for cosine in COSINES]
+    lines += [
+        f"| model | parameters | {' | '.join(heads)} | growth | Shared-Bottom's more |",
+        "|---|---:|---|---|---|---|---|",
+    ]
+    for name in MODELS:
+        cells = [_cell(*(result[head][name][key] for key in ("error", "low", "high"))) for head in heads]
+        own = result["growth"][name]
+        cells += [_cell(*own["growth"]), _cell(*own["shared_bottom_more"]) if "shared_bottom_more" in own else "–"]
+        lines.append(f"| `{name}` | {result[heads[0]][name]['parameters']:,} | {' | '.join(cells)} |")
+    lines += ["", "XAUC less that of the single-task networks, with the seesaw's verdict:", ""]
+    lines += [f"| model | {' | '.join(f'{head}, {task}' for head in heads for task in PAIR)} |", "|---|" + "---|" * 6]
+    for name in list(MODELS)[1:]:
+        deltas = [result[head][name][task] for head in heads for task in PAIR]
+        cells = [f"{_cell(d['xauc'], d['low'], d['high'])} {d['verdict']}" for d in deltas]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(mean: float, low: float, high: float) -> str:
+    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def figure(result: dict[str, Any]) -> str:
@@ -122,10 +173,14 @@ def figure(result: dict[str, Any]) -> str:
 def main() -> None:
     """Train everything, two at a time, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2_000)
     arguments = parser.parse_args()
-    result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "seeds": arguments.seeds}
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "seeds": arguments.seeds,
+    }
     with ProcessPoolExecutor(2) as pool:
         for cosine in COSINES:
             jobs = {
@@ -135,12 +190,15 @@ def main() -> None:
             found = judge({name: [job.result() for job in some] for name, some in jobs.items()})
             result[f"cosine {cosine:g}"] = found
             for name, values in found.items():
-                verdicts = ", ".join(f"{label} {values[label]['verdict']}" for label in LABELS if label in values)
+                verdicts = ", ".join(f"{label} {values[label]['verdict']}" for label in PAIR if label in values)
                 line = f"{values['error']:.4f} [{values['low']:.4f}, {values['high']:.4f}]"
                 print(f"cosine {cosine:g}  {name:14} {line}  {verdicts}", flush=True)
-    target = Path(__file__).parent / f"results/{date.today().isoformat()}-task-correlation.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
-    (Path(__file__).parent.parent / "docs/task_correlation.svg").write_text(figure(result))
+    result["growth"] = growth(result)
+    target = Path(__file__).parent / f"results/{result['date']}-task-correlation"
+    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    target.with_suffix(".md").write_text(written(result), encoding="utf-8")
+    (Path(__file__).parent.parent / "docs/task_correlation.svg").write_text(figure(result), encoding="utf-8")
+    print(written(result))
 
 
 if __name__ == "__main__":
