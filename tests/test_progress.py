@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from polyrank.progress import Event, Sent, Silent, Terminal
+from polyrank.progress import Event, Sent, Silent, Terminal, Within
 
 
 def test_a_file_gets_plain_lines_and_one_for_each_note() -> None:
@@ -84,3 +84,21 @@ def test_silent_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Silent().say("line")
 
     assert capsys.readouterr() == ("", "")
+
+
+def test_work_in_parts_counts_on_one_bar():
+    said = []
+
+    class Recorder(Silent):
+        def advance(self, rows, note=""):
+            said.append(rows)
+
+        def say(self, text):
+            said.append(text)
+
+    whole = Recorder()
+    inner = Within(whole, whole)
+    with inner.bar("a part", 3) as bar:
+        bar.advance(2)
+    inner.say("note")
+    assert said == [2, "note"]

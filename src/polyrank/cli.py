@@ -32,6 +32,7 @@ from polyrank.options import (
     verdict_of,
 )
 from polyrank.progress import Terminal
+from polyrank.rl_cli import ope, rl
 
 
 class _Commands(TyperGroup):
@@ -62,6 +63,8 @@ simulate_app = typer.Typer(no_args_is_help=True, help="Make data whose truth is 
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(fuse_app, name="fuse")
 app.command()(calibrate)
+fuse_app.command()(rl)
+app.command()(ope)
 
 
 def _show_version(asked: bool) -> None:

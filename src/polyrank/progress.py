@@ -51,6 +51,22 @@ class Silent(Progress, Bar):
         """Nothing."""
 
 
+class Within(Progress):
+    """Counts all that reports to it on one bar: work in parts, with one time left."""
+
+    def __init__(self, bar: Bar, progress: Progress) -> None:
+        self._bar, self._progress = bar, progress
+
+    @contextmanager
+    def bar(self, label: str, total: int | None, unit: str = "rows") -> Iterator[Bar]:
+        """The one bar, whatever is asked for."""
+        yield self._bar
+
+    def say(self, text: str) -> None:
+        """Pass the line on."""
+        self._progress.say(text)
+
+
 class Terminal(Progress):
     """Bars on a terminal with rows/s and time left; plain lines where the output is a file."""
 

@@ -14,8 +14,11 @@ from polyrank.datasets import absolute
 from polyrank.errors import ConfigError
 from polyrank.fusion.config import FusionConfig
 from polyrank.models.ranker import ARCHITECTURES, RankerConfig
+from polyrank.rl_settings import RLSettings, parse_rl
 from polyrank.spaces import SpaceConfig
 from polyrank.training.loop import TrainConfig
+
+SECTIONS = ("data", "model", "space", "balance", "train", "compare", "fusion", "tune", "rl")
 
 
 @dataclass(frozen=True)
@@ -199,34 +202,50 @@ def load_settings(path: Path, overrides: Iterable[str] = ()) -> Settings:
     return parse_settings(config.override(config.read_toml(path), overrides), path.resolve().parent)
 
 
+def load_rl(path: Path, overrides: Iterable[str] = ()) -> RLSettings:
+    """The section `[rl]` of an experiment file, which may have no other.
+
+    Raises:
+        ConfigError: see `load_settings`; or there is no such section.
+    """
+    table = config.override(config.read_toml(path), overrides)
+    check_sections(table)
+    if "rl" not in table:
+        raise ConfigError(
+            "learning a policy needs the section [rl]", received=f"{path} without it", mend="give rl.log and rl.method"
+        )
+    return parse_rl(table["rl"], path.resolve().parent)
+
+
+def check_sections(table: Mapping[str, Any]) -> None:
+    """Whether a table has only sections that there are.
+
+    Raises:
+        ConfigError: it has another, or a value in the place of one.
+    """
+    for name, section in table.items():
+        if name not in SECTIONS:
+            raise ConfigError("a config has no such section", received=name, mend=config.nearest(name, SECTIONS))
+        if not isinstance(section, Mapping):
+            raise ConfigError(
+                f"{name} must be a section", received=f"{name} = {section!r}", mend=f"write its keys below [{name}]"
+            )
+
+
 def parse_settings(table: Mapping[str, Any], base: Path) -> Settings:
     """Check every section of an experiment table.
 
     Raises:
         ConfigError: see `load_settings`.
     """
-    sections = {
-        "data": DataConfig,
-        "model": RankerConfig,
-        "space": SpaceConfig,
-        "balance": BalanceConfig,
-        "train": TrainConfig,
-        "compare": CompareConfig,
-        "fusion": FusionConfig,
-        "tune": TuneConfig,
-    }
-    for name, section in table.items():
-        if name not in sections:
-            raise ConfigError("a config has no such section", received=name, mend=config.nearest(name, sections))
-        if not isinstance(section, Mapping):
-            raise ConfigError(
-                f"{name} must be a section", received=f"{name} = {section!r}", mend=f"write its keys below [{name}]"
-            )
+    check_sections(table)
     if "data" not in table:
         raise ConfigError(
             "a config must have the section [data]", received="none", mend="give data.schema and data.train"
         )
-    parts = {name: dict(table.get(name, {})) for name in sections}
+    if "rl" in table:
+        parse_rl(table["rl"], base)  # for `load_rl`; a mistake in it is told by every command
+    parts = {name: dict(table.get(name, {})) for name in SECTIONS}
     options = {
         name: config.build(entry.config, parts["model"].pop(name, {}), f"model.{name}")
         for name, entry in ARCHITECTURES.items()

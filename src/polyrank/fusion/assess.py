@@ -21,13 +21,14 @@ from polyrank.fusion.ratios import lepski
 from polyrank.fusion.sequential import SEQUENTIAL, paths
 from polyrank.fusion.sessions import SessionLog
 from polyrank.metrics.checks import Floats, Rows
-from polyrank.progress import Progress
+from polyrank.progress import Progress, Within
 
 # By what they estimate: the reward of a step in the states that the log visited, or the return of a session.
 STEP: Mapping[str, Callable[[Logged], Terms]] = MappingProxyType(
     {"kernel_is": ips, "kernel_snis": snips, "kernel_dr": dr, "dm": dm}
 )
 SESSION = (*SEQUENTIAL, "fqe", "conservative_fqe")
+MODELS = ("dm", "fqe", "conservative_fqe")  # whose intervals do not hold what a model has got wrong
 _HALF = 1.96  # standard errors in half an interval
 
 
@@ -68,7 +69,15 @@ class Assessed:
     curves: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def assess(log: SessionLog, act: Act, config: AssessConfig, progress: Progress, store: Path | None = None) -> Assessed:
+def assess(
+    log: SessionLog,
+    act: Act,
+    config: AssessConfig,
+    progress: Progress,
+    *,
+    store: Path | None = None,
+    label: str = "estimating",
+) -> Assessed:
     """Form every estimator that applies.
 
     Of a step: importance sampling, self-normalised, doubly robust (by kernels, or by matches on a grid), and the direct
@@ -81,9 +90,10 @@ def assess(log: SessionLog, act: Act, config: AssessConfig, progress: Progress, 
         config: see there.
         progress: where to report.
         store: a directory for what is learned on the way; what is there already is not learned again.
+        label: of the progress.
     """
     alone = int(log.lengths.max()) == 1
-    learned, failed = _models(log, act, config, progress, store, alone=alone)
+    learned, failed = _models(log, act, config, progress, store, label, alone=alone)
     reward, q = (learned.get(name) for name in ("reward", "fqe"))
     step = _data(log, reward)
     units: dict[str, Callable[[Floats], dict[str, Terms]]] = {
@@ -118,7 +128,7 @@ def assess(log: SessionLog, act: Act, config: AssessConfig, progress: Progress, 
 
 
 def _models(
-    log: SessionLog, act: Act, config: AssessConfig, progress: Progress, store: Path | None, *, alone: bool
+    log: SessionLog, act: Act, config: AssessConfig, progress: Progress, store: Path | None, label: str, *, alone: bool
 ) -> tuple[dict[str, Q], dict[str, str]]:
     """Q̂ by `reward`, `fqe`, `conservative_fqe`, and why one that is missing could not be learned."""
     knobs: dict[str, FQEConfig] = {"reward": replace(config, gamma=0.0, conservative=0.0)}
@@ -126,12 +136,14 @@ def _models(
         knobs["fqe"] = replace(config, conservative=0.0)
     knobs["conservative_fqe"] = config
     learned, failed = {}, {}
-    for name, of in knobs.items():
-        try:
-            make = partial(cross_fitted, log, act, of, config.folds, progress)
-            learned[name] = remembered(store and store / f"{name}.npz", make)
-        except TrainingDiverged as error:
-            failed[name] = f"it diverged: {error.received}"
+    with progress.bar(label, len(knobs) * config.folds * config.steps, "steps") as bar:
+        for name, of in knobs.items():
+            try:
+                make = partial(cross_fitted, log, act, of, config.folds, Within(bar, progress))
+                learned[name] = remembered(store and store / f"{name}.npz", make)
+            except TrainingDiverged as error:
+                failed[name] = f"it diverged: {error.received}"
+            bar.advance(0, f"{name.replace('_', ' ')} {'diverged' if name in failed else 'learned'}")
     return learned, failed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from polyrank.fusion.assess import SESSION, STEP, AssessConfig, Assessed
+from polyrank.fusion.assess import MODELS, SESSION, STEP, AssessConfig, Assessed
 from polyrank.fusion.controls import returns
 from polyrank.fusion.estimate import Support, Terms, support
 from polyrank.fusion.sessions import SessionLog
@@ -34,7 +34,6 @@ def compare(
     *,
     users: Rows | None = None,
     sessions: Rows | None = None,
-    label: str = "bootstrap",
 ) -> dict[str, Any]:
     """Every estimate of every policy, and its lifts, with percentile intervals of a bootstrap over clusters.
 
@@ -48,12 +47,12 @@ def compare(
         progress: where to report.
         users: `[S]` what is drawn whole: the user of each session; None: sessions are independent.
         sessions: `[S]` bool, a cohort; None: all.
-        label: of the progress.
 
     Returns:
         JSON-ready: `log`: unit → value, low, high. `policies`: policy → estimator → value, low, high, effective,
         largest, refusal; a number is None where there is none. `lifts`: policy → other → estimator → mean, low, high,
-        and a verdict: `gain` or `loss` where the whole interval lies on one side of 0, else `tie`.
+        and a verdict: `gain` or `loss` where the whole interval lies on one side of 0, else `tie`; None of an estimator
+        that trusts a model, whose interval does not hold the model's error.
     """
     cohort = np.ones(len(log.sessions), np.bool_) if sessions is None else np.asarray(sessions, np.bool_)
     clusters = np.arange(len(cohort)) if users is None else np.unique(users, return_inverse=True)[1]
@@ -65,7 +64,7 @@ def compare(
         rests[key] = support(part)
         if not rests[key].refusal:
             parts[key] = part.summed(clusters[owners][cohort[owners]])
-    numbers = _numbers(parts, config, progress, label)
+    numbers = _numbers(parts, config, progress)
     for name, assessed in policies.items():
         rests |= {(name, estimator): Support(refusal=why) for estimator, why in assessed.failed.items()}
     names = list(policies)
@@ -114,6 +113,8 @@ class _Numbers:
         i, j = self.places[key], self.places[other]
         ends = self._ends(self.replicates[:, i] - self.replicates[:, j])
         low, high = ends["low"], ends["high"]
+        if key[1] in MODELS:
+            return {"mean": _finite(self.values[i] - self.values[j]), **ends, "verdict": None}
         verdict = "tie" if low is None or high is None or low <= 0 <= high else "gain" if low > 0 else "loss"
         return {"mean": _finite(self.values[i] - self.values[j]), **ends, "verdict": verdict}
 
@@ -132,7 +133,7 @@ def _terms(log: SessionLog, policies: Mapping[str, Assessed], config: AssessConf
     return found | {(name, e): terms for name, assessed in policies.items() for e, terms in assessed.terms.items()}
 
 
-def _numbers(parts: Mapping[Key, Terms], config: AssessConfig, progress: Progress, label: str) -> _Numbers:
+def _numbers(parts: Mapping[Key, Terms], config: AssessConfig, progress: Progress) -> _Numbers:
     """All ratios of all estimates side by side, so that a replicate is two products."""
     thin = [_thin(part) for part in parts.values()]
     above, below = np.hstack([part.above for part in thin]), np.hstack([part.below for part in thin])
@@ -142,7 +143,7 @@ def _numbers(parts: Mapping[Key, Terms], config: AssessConfig, progress: Progres
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.add.reduceat((times @ above) / (times @ below), first)
 
-    with progress.bar(label, config.replicates, "replicates") as bar:
+    with progress.bar("bootstrap", config.replicates, "replicates") as bar:
 
         def counted(times: Floats) -> Floats:
             bar.advance(1)

@@ -19,18 +19,19 @@ _END = 0.01  # of the width: so near an end of the box a weight counts as being 
 _BINS = 40
 
 
-def whereabouts(actions: Rows, log: SessionLog, box: Box) -> dict[str, Any]:
+def whereabouts(actions: Rows, log: SessionLog, box: Box, heads: Sequence[str] = ()) -> dict[str, Any]:
     """Where a policy acts, and where the log did.
 
     Args:
         actions: `[N, K]` the policy's in the states of the log.
         log: the log.
         box: what was explored.
+        heads: the names of the weights.
 
     Returns:
         JSON-ready: `outside`, the box-exit rate: the share of states in which a weight leaves the box; `ends`, the
-        share of weights that stand at an end of it; and for each weight its `low` and `high`, `mean`, and of policy
-        and log the share of states in each of equal bins (`policy`, `log`, as densities over `edges`).
+        share of weights that stand at an end of it; and for each weight its `name`, `low`, `high` and `mean`, and
+        the densities of `policy` and `log` between the `edges`.
     """
     low, high = box.low.astype(np.float64), box.high.astype(np.float64)
     slack = _END * (high - low)
@@ -43,7 +44,14 @@ def whereabouts(actions: Rows, log: SessionLog, box: Box) -> dict[str, Any]:
             who: (np.histogram(of, edges)[0] / len(of) / np.diff(edges)).tolist()
             for who, of in (("policy", mine), ("log", its))
         }
-        entry = {"low": float(low[k]), "high": float(high[k]), "mean": float(mine.mean()), "edges": edges.tolist()}
+        name = heads[k] if k < len(heads) else f"weight {k}"
+        entry = {
+            "name": name,
+            "low": float(low[k]),
+            "high": float(high[k]),
+            "mean": float(mine.mean()),
+            "edges": edges.tolist(),
+        }
         weights.append(entry | densities)
     return {"outside": float(box.outside(actions).mean()), "ends": float(ends.mean()), "weights": weights}
 
