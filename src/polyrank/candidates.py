@@ -1,5 +1,6 @@
 """Labelled candidates for a fusion: a run's calibrated predictions of its validation and test rows, by request."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,7 +106,7 @@ def read(scorable: Scorable, source: Source, config: FusionConfig, progress: Pro
         )
     request = config.request or (run.schema.group,)
     context = context_columns(config, run.schema)
-    check_columns(source, [*request, *context, *config.show])
+    check_columns(source, [*request, *context, *config.show], "; a weight to be searched stands in [fusion.parameters]")
     wanted = list(dict.fromkeys([*run.schema.columns(labels=True), *request, *context, *config.show]))
     parts: list[Any] = []
     with progress.bar(f"predicting {source.name}", source.count_rows()) as bar:
@@ -262,4 +263,4 @@ def run_directory(config: FusionConfig, base: Path) -> Path:
             received="[fusion] without run",
             mend="train one (polyrank train CONFIG --out RUN), then set run in [fusion]",
         )
-    return base / config.run
+    return Path(os.path.normpath(base / config.run))

@@ -162,8 +162,8 @@ def predictions(
         yield scorable.calibration.apply(scorable.names, predicted), columns, keys_of(chunk, request)
 
 
-def check_columns(source: Source, columns: Sequence[str]) -> None:
-    """Refuse data without a column.
+def check_columns(source: Source, columns: Sequence[str], otherwise: str = "") -> None:
+    """Refuse data without a column; `otherwise` is what else may mend it.
 
     Raises:
         DataError: it lacks one.
@@ -173,7 +173,7 @@ def check_columns(source: Source, columns: Sequence[str]) -> None:
             raise DataError(
                 f"{source.name} must have the column {column!r}, which the fusion reads",
                 received=f"{len(source.schema.names)} columns without it",
-                mend=nearest(column, source.schema.names),
+                mend=nearest(column, source.schema.names) + otherwise,
             )
 
 

@@ -102,6 +102,7 @@ def test_a_formula_of_ones_own_with_context_and_segments(folder: Path, tmp_path:
         (["fusion.smallest=1000"], "at least 1000 rows"),
         (["fusion.current=", "fusion.search.epsilon=0.1"], "current"),
         (["fusion.search.method=cmaess"], "cmaes"),
+        (["fusion.formula=click * like^w_like"], "fusion.parameters"),
         (["fusion.parameters.w={value=1.0, low=2.0, high=3.0}"], "low ≤ value"),
         (["fusion.parameters.w={value=1.0, low=0.5, high=3.0}"], "own parameters"),
     ],
