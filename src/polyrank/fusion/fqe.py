@@ -95,7 +95,8 @@ def fitted_q(log: SessionLog, act: Act, config: FQEConfig, progress: Progress) -
     last = np.zeros(len(log.rewards), np.bool_)
     last[log.starts[1:] - 1] = True
     usable = torch.from_numpy(np.flatnonzero(~last | log.done))
-    highest = _BEYOND * max(float(rewards.abs().max()), 1e-6) / (1 - config.gamma)
+    # An untrained Q is below 1 wherever it stands: where there is hardly a reward, that is no divergence.
+    highest = _BEYOND * max(float(rewards.abs().max()) / (1 - config.gamma), 0.1)
     with torch.no_grad():
         chosen, beginnings = act(states), torch.cat([first, act(first)], dim=1)
         some = beginnings[:: max(1, len(beginnings) // _LOOKED_AT)]
