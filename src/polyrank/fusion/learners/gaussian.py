@@ -76,7 +76,8 @@ class GaussianConfig:
             log's policy goes on.
         confidence: of the lower bound, one-sided; 0.5: the estimate itself, without pessimism.
         sigma: σ to begin with, in half-widths of the box.
-        narrowest: the least σ; a policy that may become a point has no value that a log can tell.
+        narrowest: the least σ; a policy that may become a point has no value that a log can tell. Of uniform
+            exploration of K weights about a share (√π σ)^K is effective.
         learning_rate: Adam's.
         batch_size: steps of the log a training step; the estimate is a ratio of sums, biased in small batches.
         steps: training steps.
@@ -85,11 +86,11 @@ class GaussianConfig:
 
     gamma: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     confidence: Annotated[float, Interval(ge=0.5, lt=1)] = 0.95
-    sigma: Annotated[float, Gt(0)] = 0.5
-    narrowest: Annotated[float, Gt(0)] = 0.2
-    learning_rate: Annotated[float, Gt(0)] = 0.01
-    batch_size: Annotated[int, Gt(0)] = 16_384
-    steps: Annotated[int, Gt(0)] = 1_000
+    sigma: Annotated[float, Gt(0)] = 0.6
+    narrowest: Annotated[float, Gt(0)] = 0.3
+    learning_rate: Annotated[float, Gt(0)] = 0.02
+    batch_size: Annotated[int, Gt(0)] = 65_536
+    steps: Annotated[int, Gt(0)] = 400
     seed: Annotated[int, Ge(0)] = 0
 
 
