@@ -41,10 +41,15 @@ CONSTANT = (TARGET**2).sum() / 3  # the regret of the best constant: Var(U(−1,
 
 
 def delayed(sessions, seed=0):
-    """Sessions of two steps: state (0, x), then (a, x); only the second earns, −(a − x / 2)², by the first's action."""
+    """Sessions of two steps, states (0, x) and (1, 0): only the second earns, −(a − x / 2)² by the first's action a.
+
+    No state shows what the first step did: who looks no further than the next state misses it.
+    """
     rng = np.random.default_rng(seed)
     x, a = rng.uniform(-1, 1, size=(2, sessions))
-    states = np.stack([np.stack([np.zeros(sessions), x], 1), np.stack([a, x], 1)], axis=1).reshape(-1, 2)
+    states = np.stack(
+        [np.stack([np.zeros(sessions), x], 1), np.stack([np.ones(sessions), np.zeros(sessions)], 1)], axis=1
+    ).reshape(-1, 2)
     actions = np.stack([a, rng.uniform(-1, 1, sessions)], axis=1).reshape(-1, 1)
     rewards = np.stack([np.zeros(sessions), -((a - x / 2) ** 2)], axis=1).ravel()
     return SessionLog(

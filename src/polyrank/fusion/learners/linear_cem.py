@@ -1,5 +1,6 @@
 """An evolved linear policy: CMA-ES over its coefficients, judged by a model of returns that the log alone taught."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -52,8 +53,9 @@ def fit(log: SessionLog, box: Box, config: LinearCEMConfig, progress: Progress) 
     CEM and evolution strategies over fusion weights are what RL-MTF papers compare with; there they evolve online or in
     a simulator (Pei et al. 2019; UNEX-RL and RLUR name CEM as their baseline). A log allows no rollout, so a candidate
     needs an off-policy value. Importance weighting has none to give for a deterministic policy of six or more weights,
-    and fitted Q evaluation of each of thousands of candidates is out of reach. Networks for Q were tried here first: what
-    weights do within a box of bounded exploration is small beside the noise of returns, and minibatches lose it.
+    and fitted Q evaluation of each of thousands of candidates is out of reach. A quadratic of the weights is not: what
+    they do within a box of bounded exploration is smooth, and small beside the noise of returns, so that every step of
+    the log is needed to see it.
 
     Curve "q": (generation, Q̂ of the best policy so far over states of the log), in units of the reward.
 
@@ -100,6 +102,6 @@ def _worth(q: Response, states: Rows, origin: Floats, pessimism: float) -> Calla
 
     def worth(theta: Rows) -> float:
         gained = _mean_features(states, theta) - origin
-        return float(gained @ q.weights - pessimism * np.sqrt(max(gained @ q.covariance @ gained, 0.0)))
+        return float(gained @ q.weights - pessimism * math.sqrt(max(float(gained @ q.covariance @ gained), 0.0)))
 
     return worth

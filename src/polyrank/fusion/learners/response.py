@@ -36,9 +36,9 @@ def features(states: Rows, actions: Rows) -> Rows:
     seen = np.concatenate([np.ones((n, 1), np.float32), states], axis=1)
     done = np.concatenate([np.ones((n, 1), np.float32), actions, actions * actions], axis=1)
     both = (seen[:, :, None] * done[:, None, :]).reshape(n, -1)
-    k, l = np.triu_indices(actions.shape[1], 1)
+    one, other = np.triu_indices(actions.shape[1], 1)
     i, j = np.triu_indices(states.shape[1])
-    found: Rows = np.concatenate([both, actions[:, k] * actions[:, l], states[:, i] * states[:, j]], axis=1)
+    found: Rows = np.concatenate([both, actions[:, one] * actions[:, other], states[:, i] * states[:, j]], axis=1)
     return found.astype(np.float32, copy=False)
 
 
