@@ -1,7 +1,7 @@
 """What the study runs: sizes, the settings of every method, the seeds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polyrank.simulator.oracle import OracleConfig
@@ -19,8 +19,10 @@ class Plan:
         sessions: of the log that policies are fitted from.
         held_out: sessions of the log that the estimators read.
         truth: sessions that a policy's true value is the mean of, the same users and luck for all policies.
-        half: of the exploration box, in each weight, around the best static formula.
+        half: of the width of the exploration box, in each weight, around the best static formula (of mean |w| = 1);
+            that of the simulator's certificate.
         search: how the best static formula and the oracle are found.
+        search_sessions: on so many sessions.
         judge_steps: training steps of an estimator's Q.
         judge_gamma: its γ, near 1: the truth is not discounted.
         conservative: its α.
@@ -30,8 +32,9 @@ class Plan:
     sessions: int = 200_000
     held_out: int = 20_000
     truth: int = 40_000
-    half: float = 0.5
-    search: OracleConfig = OracleConfig()
+    half: float = 0.7
+    search: OracleConfig = field(default_factory=OracleConfig)
+    search_sessions: int = 1_000
     judge_steps: int = 4_000
     judge_gamma: float = 0.99
     conservative: float = 0.1
@@ -40,5 +43,5 @@ class Plan:
 
 PLANS = {
     "full": Plan(),
-    "smoke": Plan(2_000, 600, 1_000, search=OracleConfig(200, 3, 3, judged=200), judge_steps=60, scale=0.01),
+    "smoke": Plan(2_000, 600, 1_000, search=OracleConfig(3, 3), search_sessions=200, judge_steps=60, scale=0.01),
 }

@@ -56,7 +56,7 @@ def page(document: Document, worlds: Mapping[int, World]) -> str:
             "",
         ]
         lines += [
-            "| method | worlds | over best static | of the headroom | over matched static | leaves the box | diverged |",
+            "| method | worlds | over best static | of the headroom | over matched static | outside | diverged |",
             "|---|---:|---|---|---|---:|---:|",
         ]
         ranked = sorted(found["methods"].items(), key=lambda item: -(item[1]["gain"]["mean"] or -9.0))

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rl_study.judging import Judge
-from rl_study.plan import SETTINGS, Plan
 
 from polyrank.errors import TrainingDiverged
 from polyrank.files import read_json, write_json
@@ -20,10 +18,12 @@ from polyrank.fusion.explore import BoundedUniform
 from polyrank.fusion.methods import METHODS
 from polyrank.fusion.policy import Policy, StaticPolicy, frozen, save_policy
 from polyrank.fusion.sessions import SessionLog
-from polyrank.progress import Progress, Silent
+from polyrank.progress import Progress
 from polyrank.simulator.oracle import Rehearsal, best_static, oracle
 from polyrank.simulator.sessions import simulate, value
 from polyrank.simulator.world import World, WorldConfig
+from rl_study.judging import Judge
+from rl_study.plan import SETTINGS, Plan
 
 LOG, HELD_OUT, TRUTH, SEARCH = 1, 2, 3, 4  # what a seed is for
 
@@ -89,7 +89,7 @@ class Place:
 
     def _searched(self) -> dict[str, Any]:
         plan, seed = self.unit.plan, self._seed(SEARCH)
-        rehearsal = Rehearsal(self.world, plan.search.sessions, seed)
+        rehearsal = Rehearsal(self.world, plan.search_sessions, seed)
         static = best_static(rehearsal, plan.search, progress=self.progress)
         best = oracle(rehearsal, static, plan.search, progress=self.progress)
         save_policy(best, self.unit.directory / "policies" / "oracle")
