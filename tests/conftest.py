@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from hypothesis import settings
 
 from polyrank.data.encoders import Encoders
 from polyrank.data.readers import Source, open_source, table_source
-from polyrank.data.schema import Feature, Schema, Task
+from polyrank.data.schema import Feature, Schema, Task, save_schema
 
 # The same examples in every run, and no time limit for one on a busy machine.
 settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -61,6 +62,23 @@ def _table(rows: int = 200, seed: int = 0) -> pa.Table:
             "time_ms": np.arange(rows, dtype=np.int64) + 1_700_000_000_000,
         }
     )
+
+
+def _lively(rows: int, seed: int) -> pa.Table:
+    """The log's labels anew: the category says who clicks, the video how long is watched."""
+    table, rng = _table(rows, seed), np.random.default_rng([seed, 1])
+    lively = pc.is_in(table["category"], pa.array(["c0", "c1"])).to_numpy()
+    click = rng.random(rows) < np.where(lively, 0.9, 0.2)
+    like = click & (rng.random(rows) < 0.4)
+    watch = 1_000.0 * (1 + table["video_id"].to_numpy() % 7) + rng.exponential(500, rows)
+    columns = {
+        "is_click": pa.array(click.astype(np.int8)),
+        "is_like": pa.array(like.astype(np.int8), mask=rng.random(rows) < 0.1),
+        "play_time": pa.array(watch, mask=~click),
+    }
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def _schema() -> Schema:
@@ -117,6 +135,26 @@ def write_table() -> Callable[[pa.Table, Path], Path]:
             pq.write_table(table, path)
         else:
             pyarrow.feather.write_feather(table, str(path))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_experiment(write_table: Callable[[pa.Table, Path], Path]) -> Callable[..., Path]:
+    """`write_experiment(path, config, rows, change=None)`: for the verbs, a log with a signal, a schema and a config.
+
+    `rows` by part (train, valid, test); `change` makes another table of each. Gives the path back.
+    """
+
+    def write(
+        path: Path, config: str, rows: dict[str, int], change: Callable[[pa.Table], pa.Table] | None = None
+    ) -> Path:
+        for seed, (part, count) in enumerate(rows.items()):
+            table = _lively(count, seed)
+            write_table(change(table) if change else table, path / f"{part}.parquet")
+        save_schema(_schema(), path / "schema.toml")
+        (path / "config.toml").write_text(config)
         return path
 
     return write

@@ -14,7 +14,7 @@ import pytest
 
 from polyrank import experiment
 from polyrank.data.loader import as_batch
-from polyrank.data.schema import load_schema, save_schema
+from polyrank.data.schema import load_schema
 from polyrank.data.store import encode_to
 from polyrank.errors import ConfigError, DataError, RunError, StorageError
 from polyrank.evaluation.predict import predict
@@ -46,33 +46,9 @@ threads = 1
 LABELS = ["is_click", "is_like", "play_time"]
 
 
-def with_signal(table, seed):
-    """The log's labels anew: the category says who clicks, the video how long is watched."""
-    rng = np.random.default_rng([seed, 1])
-    lively = pc.is_in(table["category"], pa.array(["c0", "c1"])).to_numpy()
-    click = rng.random(len(table)) < np.where(lively, 0.9, 0.2)
-    like = click & (rng.random(len(table)) < 0.4)
-    watch = 1_000.0 * (1 + table["video_id"].to_numpy() % 7) + rng.exponential(500, len(table))
-    hidden = rng.random(len(table)) < 0.1
-    columns = {
-        "is_click": pa.array(click.astype(np.int8)),
-        "is_like": pa.array(like.astype(np.int8), mask=hidden),
-        "play_time": pa.array(watch, mask=~click),
-    }
-    for name, column in columns.items():
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, feedback_table, feedback_schema, write_table):
-    """An experiment's files: data in three parts, schema, config."""
-    path = tmp_path_factory.mktemp("experiment")
-    for seed, (part, rows) in enumerate((("train", 1200), ("valid", 300), ("test", 400))):
-        write_table(with_signal(feedback_table(rows, seed), seed), path / f"{part}.parquet")
-    save_schema(feedback_schema(), path / "schema.toml")
-    (path / "config.toml").write_text(CONFIG)
-    return path
+def folder(tmp_path_factory, write_experiment):
+    return write_experiment(tmp_path_factory.mktemp("experiment"), CONFIG, {"train": 1200, "valid": 300, "test": 400})
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from polyrank import experiment
-from polyrank.data.schema import save_schema
 from polyrank.errors import ConfigError, Interrupted, RunError
 from polyrank.files import locked
 from polyrank.metrics.ranking import auc, xauc
@@ -58,26 +56,16 @@ RUNS = {
 }
 
 
-def with_signal(table, seed):
-    """The log's labels anew: the category says who clicks, the video how long is watched."""
-    rng = np.random.default_rng([seed, 1])
-    lively = pc.is_in(table["category"], pa.array(["c0", "c1"])).to_numpy()
-    click = rng.random(len(table)) < np.where(lively, 0.9, 0.2)
-    watch = 1_000.0 * (1 + table["video_id"].to_numpy() % 7) + rng.exponential(500, len(table))
-    # Outside the clicks a watch time is given too, of another law: who learns or measures there shows it.
-    watch = np.where(click, watch, 1e6 + watch)
-    table = table.set_column(table.column_names.index("is_click"), "is_click", pa.array(click.astype(np.int8)))
-    return table.set_column(table.column_names.index("play_time"), "play_time", pa.array(watch))
+def told_more(table):
+    """Outside the clicks a watch time is given too, of another law: who learns or measures there shows it."""
+    watch = table["play_time"].fill_null(2e6)
+    return table.set_column(table.column_names.index("play_time"), "play_time", watch)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, feedback_table, feedback_schema, write_table):
-    path = tmp_path_factory.mktemp("study")
-    for seed, (part, rows) in enumerate((("train", 2000), ("valid", 500), ("test", 500))):
-        write_table(with_signal(feedback_table(rows, seed), seed), path / f"{part}.parquet")
-    save_schema(feedback_schema(), path / "schema.toml")
-    (path / "config.toml").write_text(CONFIG)
-    return path
+def folder(tmp_path_factory, write_experiment):
+    rows = {"train": 2000, "valid": 500, "test": 500}
+    return write_experiment(tmp_path_factory.mktemp("study"), CONFIG, rows, told_more)
 
 
 def compare(folder, out, sets=(), *, resume=False, progress=None):

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 import torch
 
 from polyrank import experiment
-from polyrank.data.schema import save_schema
 from polyrank.errors import ConfigError, Interrupted, RunError, RunFailed, TrainingDiverged
 from polyrank.evaluation.pareto import hypervolume
 from polyrank.evaluation.predict import ScoreTable
@@ -67,17 +64,8 @@ def _unflushed() -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: Any, feedback_table: Any, feedback_schema: Any, write_table: Any) -> Path:
-    path = tmp_path_factory.mktemp("tune")
-    for seed, (part, rows) in enumerate((("train", 1500), ("valid", 400), ("test", 400))):
-        table, rng = feedback_table(rows, seed), np.random.default_rng(seed)
-        lively = pc.is_in(table["category"], pa.array(["c0", "c1"])).to_numpy()
-        click = rng.random(rows) < np.where(lively, 0.9, 0.2)
-        table = table.set_column(table.column_names.index("is_click"), "is_click", pa.array(click.astype(np.int8)))
-        write_table(table, path / f"{part}.parquet")
-    save_schema(feedback_schema(), path / "schema.toml")
-    (path / "config.toml").write_text(CONFIG)
-    return path
+def folder(tmp_path_factory: Any, write_experiment: Any) -> Path:
+    return write_experiment(tmp_path_factory.mktemp("tune"), CONFIG, {"train": 1500, "valid": 400, "test": 400})
 
 
 def tune(
