@@ -33,6 +33,7 @@ from polyrank.options import (
 )
 from polyrank.progress import Terminal
 from polyrank.rl_cli import ope, rl
+from polyrank.simulate_cli import simulate_app
 
 
 class _Commands(TyperGroup):
@@ -59,7 +60,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data: propose a schema, draw a profile.")
 app.add_typer(data_app, name="data")
-simulate_app = typer.Typer(no_args_is_help=True, help="Make data whose truth is known.")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(fuse_app, name="fuse")
 app.command()(calibrate)
@@ -243,24 +243,6 @@ def profile(
     for warning in found["warnings"]:
         out_console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     out_console.print(f"profile: {out}", markup=False, soft_wrap=True)
-
-
-@simulate_app.command()
-def shop(
-    out: Annotated[Path, typer.Option(help="Where to write train, valid and test.parquet, and schema.toml.")],
-    exposures: Annotated[int, typer.Option(min=100, help="Rows in all.")] = 250_000,
-    selection: Annotated[
-        float, typer.Option(min=0, help="How strongly interest moves clicks; 0 for not at all.")
-    ] = 1.0,
-    hidden: Annotated[float, typer.Option(min=0, help="How much of the interest is in no column.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
-) -> None:
-    """A shop: exposure → click → purchase, with p(purchase | click) known for every exposure, clicked or not."""
-    from polyrank.simulator.shop import ShopConfig, write_shop
-
-    rows = write_shop(out, ShopConfig(exposures=exposures, selection=selection, hidden=hidden, seed=seed))
-    parts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
-    out_console.print(f"{out}: {parts} rows", markup=False, soft_wrap=True)
 
 
 def main() -> None:

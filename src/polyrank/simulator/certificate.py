@@ -33,8 +33,8 @@ class CertificateConfig:
         search: how long is searched.
     """
 
-    sessions: Annotated[int, Gt(0)] = 1_000
-    judged: Annotated[int, Gt(1)] = 40_000
+    sessions: Annotated[int, Gt(0)] = 1_200
+    judged: Annotated[int, Gt(1)] = 30_000
     half: Annotated[float, Gt(0)] = 0.7
     search: OracleConfig = field(default_factory=OracleConfig)
 
@@ -45,10 +45,11 @@ def certificate(
     """Search a world, and say what was found.
 
     Returns:
-        `mode`, `seed`; `static`: the best static weights, and the mean return of a session under them; `oracle`: the
-        best policy of few numbers that follows the state, and its gain over `static`: the headroom; `bounded`: the same
-        inside the box; `myopic`: the static weights of the highest reward of one request; `stale`, where the world
-        drifts: the weights that are best in the first half of the days, judged in the second against those that are
+        `mode`, `seed`, `half`; `static`: the best static weights, and the mean return of a session under them;
+        `oracle`: the best policy of few numbers that follows the state, and its gain over `static`: the headroom;
+        `bounded`, where users differ: the same inside the box; `myopic`: the static weights of the highest reward of
+        one request; `stale`, where the world drifts, else None: the weights that are best in the first half of the
+        days, judged in the second half against those that are
         best there. Each gain is relative to the mean return of what it is compared with, with its standard error.
         `accepted`: whether the headroom is as `HEADROOM` demands; None for modes of which it demands nothing.
     """
@@ -59,15 +60,16 @@ def certificate(
     near_sighted = Rehearsal(World(_one_request(world)), 4 * config.sessions, seed)
     rivals: dict[str, Policy] = {
         "oracle": oracle(rehearsal, static, config.search, None, progress),
-        "bounded": oracle(rehearsal, static, config.search, box, progress),
         "myopic": best_static(near_sighted, config.search, progress),
     }
+    if made.population.sensitivity_spread:
+        rivals["bounded"] = oracle(rehearsal, static, config.search, box, progress)
     judged = _Judged(made, config.judged, seed + 1)
     own = judged(static)
-    found: dict[str, Any] = {"mode": world.mode, "seed": world.seed, "static": _said(static) | {"value": own.mean()}}
+    found: dict[str, Any] = {"mode": world.mode, "seed": world.seed, "half": config.half}
+    found["static"] = _said(static) | {"value": float(own.mean())}
     for name, policy in rivals.items():
         found[name] = _said(policy) | _gain(judged(policy), own)
-    found["bounded"]["half"] = config.half
     found["stale"] = _stale(made, config, seed, progress) if made.population.drift else None
     low, high = HEADROOM.get(world.mode, (None, None))
     found["accepted"] = None if low is None or high is None else bool(low <= found["oracle"]["gain"] <= high)
