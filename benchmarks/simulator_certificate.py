@@ -4,7 +4,7 @@
 
 Five worlds of each mode, by seed of the videos, of what heads get wrong, of the users and of the search. In each: the
 best static weights, the best linear policy that follows the state (the oracle), both by CMA-ES with common random
-numbers, and static weights that are best for one request (myopic). All are compared on 30,000 sessions that no search
+numbers, and static weights that are best for one request (myopic). All are compared on 20,000 sessions that no search
 has seen. Accepted are worlds of mode A whose headroom is at most 0.5 %, and of mode C with 10 % at least.
 
 Writes benchmarks/results/<date>-simulator-certificate.json and .md after every world, and goes on where it stopped.
@@ -42,7 +42,7 @@ def main() -> None:
     if any(document.get(name) != value for name, value in plan.items()):
         document = {**plan, "worlds": []}
     known = {(world["mode"], world["seed"]) for world in document["worlds"]}
-    todo = [(mode, seed) for seed in range(seeds) for mode in MODES if (mode, seed) not in known]
+    todo = [(mode, seed) for mode in MODES for seed in range(seeds) if (mode, seed) not in known]
     with progress.bar("worlds", len(todo), "worlds") as bar:
         for mode, seed in todo:
             began = time.process_time()

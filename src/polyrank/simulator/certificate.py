@@ -33,8 +33,8 @@ class CertificateConfig:
         search: how long is searched.
     """
 
-    sessions: Annotated[int, Gt(0)] = 1_200
-    judged: Annotated[int, Gt(1)] = 30_000
+    sessions: Annotated[int, Gt(0)] = 1_000
+    judged: Annotated[int, Gt(1)] = 20_000
     half: Annotated[float, Gt(0)] = 0.7
     search: OracleConfig = field(default_factory=OracleConfig)
 

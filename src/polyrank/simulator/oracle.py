@@ -33,8 +33,8 @@ class OracleConfig:
         sigma: CMA-ES's first standard deviation, in half-widths of the box.
     """
 
-    static_generations: Annotated[int, Gt(0)] = 30
-    generations: Annotated[int, Gt(0)] = 50
+    static_generations: Annotated[int, Gt(0)] = 25
+    generations: Annotated[int, Gt(0)] = 40
     sigma: Annotated[float, Gt(0)] = 0.3
 
 
