@@ -56,8 +56,20 @@ def search(
 ) -> None:
     """Search the weights of a formula: chosen on validation data, reported on test data.
 
-    The config's section [bold]fusion[/] names the run and the formula: [bold]run = "runs/ple"[/],
-    [bold]formula = "log_sum"[/] (or ple, weighted_sum, product_plus, ensemble_sort, ecommerce, or an expression).
+    The config's section fusion says what is fused, and what is wanted of a list:
+
+        run = "runs/ple"                    # a finished run; calibrate it first
+        formula = "log_sum"                 # ple, weighted_sum, product_plus,
+                                            # ensemble_sort, ecommerce, or your own
+        request = ["user_id", "day"]        # rows of one list; else the group
+        negative = ["hate"]                 # tasks that speak against a candidate
+        current = "click * like^0.2"        # the formula in production
+        reward.weights = { click = 1.0, like = 5.0 }
+        search.trials = 300
+
+    A formula of your own has parameters: "click * like^w", and
+    parameters.w = { value = 1.0, low = 0.1, high = 10.0 }. Ctrl-C keeps all
+    trials; resumed, the search goes on.
     """
     check_config(config, set_)
     from polyrank import experiment
@@ -77,8 +89,14 @@ def learn(
 ) -> None:
     """Train rankers over the predictions: trained and chosen on validation data, reported on test data.
 
-    [bold]fusion.learn[/] names the rankers (lambdarank, monotone, listwise), the columns that they may use besides the
-    heads, and a searched formula to beat; [bold]fusion.reward[/] says what they are trained to.
+    Beside what fuse search reads, the config's section fusion says:
+
+        reward.weights = { click = 1.0, like = 5.0 }    # what they learn
+        learn.rankers = ["lambdarank", "monotone", "listwise"]
+        learn.context = ["video_seconds"]               # columns they may use
+        learn.against = "runs/fused"                    # a search to beat
+
+    Rankers that are trained are kept; resumed, only the others are.
     """
     check_config(config, set_)
     from polyrank import experiment
