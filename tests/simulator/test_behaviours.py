@@ -1,9 +1,10 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from polyrank.simulator.behaviours import BEHAVIOURS, CAUSES, behave, enjoyment, log_odds
+from polyrank.simulator.behaviours import BEHAVIOURS, CAUSES, ENJOYMENT, LOG_ODDS, behave, enjoyment, log_odds
 from polyrank.simulator.draws import keys
 
 AT = {name: place for place, name in enumerate(BEHAVIOURS)}
@@ -62,3 +63,12 @@ def test_what_happens_to_a_video_is_in_its_key():
     both = behave(keys(5, np.array([[4], [9]])), odds, seconds)
     alone = behave(keys(5, np.array([[9]])), odds[:, :1], seconds[:1])
     np.testing.assert_array_equal(both[:, 1], alone[:, 0])
+
+
+def test_the_documented_table_is_the_world_s():
+    page = (Path(__file__).parents[2] / "docs/simulator.md").read_text(encoding="utf-8")
+    for name, (base, activity, effects) in LOG_ODDS.items():
+        cells = [f"{number:g}".replace("-", "−") for number in (base, activity, *effects)]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+    relevance, quality, _, _, disappointment = ENJOYMENT
+    assert f"{relevance} relevance + {quality} quality − {-disappointment} sensitivity × bait" in page

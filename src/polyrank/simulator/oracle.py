@@ -20,6 +20,7 @@ from polyrank.simulator.draws import keys
 from polyrank.simulator.sessions import STATE, Crowd, returns, times
 from polyrank.simulator.world import Requests, Videos, World
 
+_FRESH = 8  # times as many sessions for the last choice of a search as for the search
 FOLLOWED = ("history_sensitivity", "history_activity", "history_satisfaction")
 
 
@@ -77,8 +78,9 @@ class Rehearsal:
         return total.reshape(len(acts), n)
 
     def fresh(self, act: Callable[[Rows], Rows]) -> Floats:
-        """`[n]` what a policy brings in as many sessions after these."""
-        return returns(Crowd(self.world, self.seed, len(self.ids) + self.ids, self.when), act)
+        """`[8 n]` what a policy brings in as many sessions after these."""
+        ids = len(self.ids) + np.arange(_FRESH * len(self.ids))
+        return returns(Crowd(self.world, self.seed, ids, np.tile(self.when, _FRESH)), act)
 
 
 class _Rehearsed(Crowd):

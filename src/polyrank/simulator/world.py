@@ -51,7 +51,7 @@ class WorldConfig:
         memory: the share of satisfaction that a request leaves as it was; the rest becomes the enjoyment of what was
             shown, its mean over the list.
         dwell: mean minutes of the next day for users who return with satisfaction 0; e times that with each unit more.
-        worth: the reward, by behaviour of one video (`watch`: a second) and for `return`.
+        worth: the reward, by behaviour of one video (`watch`: a second) and for `return`; what is not named counts 0.
         seed: of the videos, and of what heads get wrong.
     """
 
