@@ -39,9 +39,9 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only report on what is there")
     given = parser.parse_args()
     plan, names = PLANS[given.plan], tuple(METHODS)
-    units = [Unit("c", seed, names, True, plan, given.out) for seed in FEW]
+    units = [Unit("c", seed, (BEST,), False, plan, given.out) for seed in ALL if seed not in FEW]
+    units += [Unit("c", seed, names, True, plan, given.out) for seed in FEW]
     units += [Unit("a", seed, names, False, plan, given.out) for seed in FEW]
-    units += [Unit("c", seed, (BEST,), False, plan, given.out) for seed in ALL if seed not in FEW]
     if not given.report:
         run_all([Job(f"{unit.mode} {unit.seed}", run, (unit,)) for unit in units], given.jobs, Terminal())
     worlds = {mode: read_worlds(given.out, mode, ALL) for mode in ("c", "a")}
@@ -51,7 +51,7 @@ def main() -> None:
         "best": BEST,
         "settings": {name: dict(settings) for name, settings in SETTINGS.items()},
         "modes": {mode: summary(found, names) for mode, found in worlds.items()},
-        "estimators": {seed: agreement(world) for seed, world in worlds["c"].items() if seed in FEW},
+        "estimators": {seed: agreement(world) for seed, world in worlds["c"].items() if world["estimates"]},
     }
     document["bars"] = bars(document)
     text = page(document, worlds["c"])

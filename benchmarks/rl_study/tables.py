@@ -21,6 +21,7 @@ def read_worlds(out: Path, mode: str, seeds: Sequence[int]) -> dict[int, World]:
         files = sorted((out / f"{mode}-{seed}").glob("*.json"))
         if any(file.stem == "static" for file in files):
             found[seed] = {file.stem: read_json(file) for file in files}
+            found[seed]["estimates"] = {f.stem: read_json(f) for f in (out / f"{mode}-{seed}/estimates").glob("*.json")}
     return found
 
 
@@ -47,9 +48,9 @@ def summary(worlds: Mapping[int, World], methods: Sequence[str]) -> dict[str, An
             "personal": over_seeds(
                 [unit["personal"]["mean"] / worlds[seed]["static"]["value"] for seed, unit in fine.items()]
             ),
-            "exits": over_seeds([unit["estimates"]["exits"] for unit in fine.values()]),
+            "exits": over_seeds([unit["exits"] for unit in fine.values()]),
             "fit_seconds": over_seeds([unit["fit_seconds"] for unit in its.values()]),
-            "unsafe": {seed: unit["estimates"].get("unsafe") for seed, unit in fine.items()},
+            "unsafe": {s: e["unsafe"] for s in fine if (e := worlds[s]["estimates"].get(name)) is not None},
         }
     return found
 
@@ -72,14 +73,7 @@ def above(values: Sequence[float], bar: float) -> float:
 
 def estimated(world: World) -> list[dict[str, Any]]:
     """All policies of a world that were estimated: `policy`, `truth`, and each estimator's entry."""
-    rows = []
-    for name, unit in world.items():
-        if unit.get("value") is None:
-            continue
-        for suffix, part in (("", unit), (" matched", unit.get("matched"))):
-            if part is not None and "fqe" in part.get("estimates", {}):
-                rows.append({"policy": name + suffix, "truth": part["value"], **part["estimates"]})
-    return rows
+    return [{"policy": name, "truth": world[name]["value"], **said} for name, said in world["estimates"].items()]
 
 
 def agreement(world: World) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Each unit of work is a JSON file, written whole: what was done is not done again
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from polyrank.errors import TrainingDiverged
 from polyrank.files import read_json, write_json
 from polyrank.fusion.explore import BoundedUniform
 from polyrank.fusion.methods import METHODS
-from polyrank.fusion.policy import Policy, StaticPolicy, frozen, save_policy
+from polyrank.fusion.policy import Policy, StaticPolicy, frozen, load_policy, save_policy
 from polyrank.fusion.sessions import SessionLog
 from polyrank.progress import Progress
 from polyrank.simulator.oracle import Rehearsal, best_static, oracle
@@ -26,6 +27,7 @@ from rl_study.judging import Judge
 from rl_study.plan import SETTINGS, Plan
 
 LOG, HELD_OUT, TRUTH, SEARCH = 1, 2, 3, 4  # what a seed is for
+SAMPLE = 50_000  # steps of the log over which a policy is frozen
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Unit:
         mode: "a" or "c".
         seed: of the world, its log and its learners.
         methods: which to fit.
-        spread: whether the estimators are compared over policies of graded quality, too.
+        estimates: whether the estimators judge its policies, and others of graded quality.
         plan: sizes.
         out: where the JSON files go.
     """
@@ -44,7 +46,7 @@ class Unit:
     mode: str
     seed: int
     methods: tuple[str, ...]
-    spread: bool
+    estimates: bool
     plan: Plan
     out: Path
 
@@ -64,24 +66,23 @@ class Place:
         self.static = StaticPolicy(np.array(self.facts["static"], np.float32))
         self.explorer = BoundedUniform(self.static, unit.plan.half)
         self.box = self.explorer.box
-        self._log: SessionLog | None = None
-        self._judge: Judge | None = None
 
-    @property
+    @cached_property
     def log(self) -> SessionLog:
         """What policies learn from."""
-        if self._log is None:
-            self._log = simulate(self.world, self.explorer, self.unit.plan.sessions, self._seed(LOG), self.progress)
-        return self._log
+        return simulate(self.world, self.explorer, self.unit.plan.sessions, self._seed(LOG), self.progress)
 
-    @property
+    @cached_property
+    def best(self) -> np.ndarray:
+        """`[truth]` what each session brings under the best static formula."""
+        return self.true(self.static)
+
+    @cached_property
     def judge(self) -> Judge:
         """What estimates them."""
-        if self._judge is None:
-            plan = self.unit.plan
-            log = simulate(self.world, self.explorer, plan.held_out, self._seed(HELD_OUT), self.progress)
-            self._judge = Judge.of(log, self.box, plan.judge_gamma, plan.judge_steps, plan.conservative)
-        return self._judge
+        plan = self.unit.plan
+        log = simulate(self.world, self.explorer, plan.held_out, self._seed(HELD_OUT), self.progress)
+        return Judge.of(log, self.box, plan.judge_gamma, plan.judge_steps, plan.conservative)
 
     def true(self, policy: Policy) -> np.ndarray:
         """`[truth]` what each session brings, under the same luck for all policies."""
@@ -112,23 +113,31 @@ def done(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def run(unit: Unit, progress: Progress) -> None:
     """All of a world that is not there yet."""
     torch.set_num_threads(1)
-    place = Place(unit, progress)
-    static = done(unit.directory / "static.json", lambda: judged(place, place.static, None))
+    place, at = Place(unit, progress), unit.directory
+    static = done(at / "static.json", lambda: valued(place, place.static, None))
+    policies: dict[str, Policy] = {"static": place.static}
     with progress.bar(f"world {unit.mode} {unit.seed}", len(unit.methods), unit="methods") as bar:
         for name in unit.methods:
-            found = done(unit.directory / f"{name}.json", lambda name=name: learned(place, name))
-            gain = found["value"] / static["value"] - 1 if found["value"] is not None else None
-            bar.advance(1, f"{name} {'diverged' if gain is None else f'{gain:+.1%}'}")
-    if unit.spread:
+            found = done(at / f"{name}.json", lambda name=name: learned(place, name))
+            if found["value"] is None:
+                bar.advance(1, f"{name} diverged")
+            else:
+                policies[name] = load_policy(at / "policies" / name)
+                bar.advance(1, f"{name} {found['value'] / static['value'] - 1:+.1%}")
+    if unit.estimates:
         for name, policy in graded(place).items():
-            done(unit.directory / f"graded-{name}.json", lambda policy=policy: judged(place, policy, None))
+            policies[name] = policy
+            done(at / f"{name}.json", lambda policy=policy: valued(place, policy, None))
+        with progress.bar(f"estimates {unit.mode} {unit.seed}", len(policies), unit="policies") as bar:
+            for name, policy in policies.items():
+                done(at / "estimates" / f"{name}.json", lambda policy=policy: place.judge.estimates(policy, unit.seed))
+                bar.advance(1, name)
 
 
 def learned(place: Place, name: str) -> dict[str, Any]:
-    """Fit a method from the log, and judge what it learned."""
+    """Fit a method from the log, and value what it learned."""
     method, began = METHODS[name], time.monotonic()
-    settings = dict(SETTINGS.get(name, {})) | {"seed": place.unit.seed}
-    config = method.config(**settings)
+    config = method.config(**SETTINGS.get(name, {}), seed=place.unit.seed)
     config = replace(config, steps=max(1, int(config.steps * place.unit.plan.scale)))
     try:
         fitted = method.fit(place.log, place.box, config, place.progress)
@@ -137,34 +146,28 @@ def learned(place: Place, name: str) -> dict[str, Any]:
     taken = time.monotonic() - began
     save_policy(fitted.policy, place.unit.directory / "policies" / name)
     own = {curve: [list(point) for point in points] for curve, points in fitted.curves.items()}
-    return judged(place, fitted.policy, name) | {"fit_seconds": taken, "curves": own}
+    return valued(place, fitted.policy, place.log.states[:SAMPLE]) | {"fit_seconds": taken, "curves": own}
 
 
-def judged(place: Place, policy: Policy, name: str | None) -> dict[str, Any]:
-    """True values of a policy and of its matched static formula, and what the estimators say of both."""
-    seed = place.unit.seed
-    own, best = place.true(policy), place.true(place.static)
-    found: dict[str, Any] = {"value": float(own.mean()), "gain": paired(own, best), "diverged": None}
-    if name is not None:
-        matched = frozen(policy, place.judge.log.states)
+def valued(place: Place, policy: Policy, states: np.ndarray | None) -> dict[str, Any]:
+    """True value of a policy; given states of the log, its matched static formula's too, and its box-exit rate."""
+    own = place.true(policy)
+    found: dict[str, Any] = {"value": float(own.mean()), "gain": paired(own, place.best), "diverged": None}
+    if states is not None:
+        matched = frozen(policy, states)
         control = place.true(matched)
         found["matched"] = {"weights": matched.weights.tolist(), "value": float(control.mean())}
         found["personal"] = paired(own, control)
-    if place.unit.spread or name is None:
-        found["estimates"] = place.judge.estimates(policy, seed)
-        if name is not None:
-            found["matched"]["estimates"] = place.judge.estimates(matched, seed)
-    else:
-        found["estimates"] = {"exits": float(place.box.outside(policy.act(place.judge.log.states)).mean())}
+        found["exits"] = float(place.box.outside(policy.act(states)).mean())
     return found
 
 
 def graded(place: Place) -> dict[str, Policy]:
-    """Static formulas better and worse, inside the box and outside of it: what estimators should tell apart."""
+    """Formulas drawn in the box: static ones, worse than the best; estimators should tell how much."""
     rng = np.random.default_rng(place.unit.seed)
     centre, half = place.box.centre, place.box.half
-    inside = {f"inside{k}": centre + half * rng.uniform(-1, 1, len(centre)) for k in range(4)}
-    return {name: StaticPolicy(weights) for name, weights in inside.items()}
+    drawn = {f"drawn{k}": centre + half * rng.uniform(-1, 1, len(centre)) for k in range(4)}
+    return {name: StaticPolicy(weights) for name, weights in drawn.items()}
 
 
 def paired(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
