@@ -8,7 +8,13 @@ from polyrank.simulator.oracle import OracleConfig
 
 # Tuned on worlds of seeds 100 and up; the reported worlds are 0 to 9.
 BEST = "linear_cem"  # of all methods, on those worlds
-SETTINGS: Mapping[str, Mapping[str, Any]] = {}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "linear_cem": {"gamma": 0.99, "states": 1_024, "steps": 200},
+    "bandit": {"gamma": 0.99, "steps": 4_000},
+    "gaussian": {"gamma": 0.99, "sigma": 0.8, "narrowest": 0.4},
+    **dict.fromkeys(("batchrl_mtf", "cql", "iql", "td3_bc", "td3"), {"steps": 6_000, "learning_rate": 1e-3}),
+    "unified_rl": {"steps": 4_000, "learning_rate": 1e-3},
+}
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,11 @@ class Plan:
 
     sessions: int = 200_000
     held_out: int = 20_000
-    truth: int = 40_000
+    truth: int = 20_000
     half: float = 0.7
     search: OracleConfig = field(default_factory=OracleConfig)
     search_sessions: int = 1_000
-    judge_steps: int = 4_000
+    judge_steps: int = 2_500
     judge_gamma: float = 0.99
     conservative: float = 0.1
     scale: float = 1.0
