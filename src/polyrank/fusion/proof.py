@@ -88,7 +88,7 @@ def checks(
     name = headline(estimates, policy, unit)
     for other, title in ((LOG, "better than the log"), (STATIC, "better than its matched static")):
         lift = lifts[other].get(name, {}) if name else {}
-        text = f"{name}: {_lift(lift)}" if name else "no estimator has an answer"
+        text = f"{name.replace('_', ' ')}: {_lift(lift)}" if name else "no estimator has an answer"
         listed.append(_check(title, _sign(lift) > 0, text, unsafe=other == LOG and _sign(lift) < 0))
     return listed
 
