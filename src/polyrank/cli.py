@@ -32,7 +32,7 @@ from polyrank.options import (
     verdict_of,
 )
 from polyrank.progress import Terminal
-from polyrank.rl_cli import ope, rl
+from polyrank.rl_cli import ope, print_truth, rl
 from polyrank.simulate_cli import simulate_app
 
 
@@ -88,11 +88,22 @@ def demo(
     set_: Sets = None,
     resume: Resume = False,
 ) -> None:
-    """The tour on built-in data: shared models against single-task ones and LightGBM, and a report to look at."""
-    from polyrank import experiment
+    """The tour: shared models against single-task ones on built-in data; then a policy from simulated sessions.
 
-    study = experiment.demo(out, set_ or [], resume=resume, command=command_line(), progress=Terminal())
+    Act one is the seesaw study, with its report. Act two logs sessions of a
+    simulated feed, learns fusion weights that follow the user from that log
+    alone, and tells what they are worth against the best static weights and
+    an oracle, which only a simulator knows. --set rl.method=batchrl_mtf and
+    the like are for act two, all others for act one.
+    """
+    from polyrank import experiment
+    from polyrank.rl_demo import policy_demo
+
+    one, two = ([each for each in set_ or [] if each.startswith("rl.") == second] for second in (False, True))
+    study = experiment.demo(out, one, resume=resume, command=command_line(), progress=Terminal())
     _print_study(study, out)
+    out_console.print()
+    print_truth(policy_demo(out / "sessions", two, resume=resume, progress=Terminal()), out / "sessions")
 
 
 @app.command()

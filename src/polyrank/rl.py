@@ -16,7 +16,7 @@ from polyrank.errors import ConfigError, DataError
 from polyrank.files import read_json, write_json
 from polyrank.fusion.assess import AssessConfig, Assessed, assess
 from polyrank.fusion.compared import compare
-from polyrank.fusion.controls import believed, cohort, whereabouts
+from polyrank.fusion.controls import believed, cohort, returns, whereabouts
 from polyrank.fusion.methods import METHODS
 from polyrank.fusion.policy import FILE, Box, Policy, frozen, load_policy, save_policy
 from polyrank.fusion.proof import STATIC, checks, headline, verdict
@@ -151,7 +151,8 @@ def judge(
     estimates = compare(log, found, ask.estimate, progress, users=users)
     unit = "step" if int(log.lengths.max()) == 1 else "session"
     first = headline(estimates, LEARNED, unit)
-    listed = checks(estimates, where, promised, found[LEARNED].curves, LEARNED, unit)
+    spread = float(returns(log, ask.estimate.gamma).std())
+    listed = checks(estimates, where, promised, found[LEARNED].curves, spread, LEARNED, unit)
     return {
         "format": 1,
         "kind": policy.kind,

@@ -115,6 +115,28 @@ def print_policy(document: dict[str, Any]) -> None:
     out_console.print(f"verdict: {_VERDICTS[document['verdict']]}")
 
 
+def print_truth(document: dict[str, Any], out: Path) -> None:
+    """What the policy of the demo is really worth."""
+    logged, judged = document["log"]["sessions"], document["sessions"]
+    what = f"a simulated feed, mode {document['mode']}: {document['method']} learned from {logged:,} logged sessions"
+    out_console.print(what, style="bold", soft_wrap=True)
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in (f"true return of a session, over {judged:,}", "mean", "gain over best static"):
+        table.add_column(heading, justify="left" if "true" in heading else "right")
+    table.add_row("the log, while it explored", f"{document['log']['mean']:.3f}", "", style="dim")
+    for name, entry in document["values"].items():
+        gain = f"{entry['gain']:+.3f} \\[{entry['low']:+.3f}, {entry['high']:+.3f}]" if "gain" in entry else ""
+        table.add_row(name, f"{entry['mean']:.3f}", gain)
+    out_console.print(table)
+    share = document["captured"]
+    if share is not None:
+        out_console.print(f"captured: {share:.0%} of what the oracle gains over the best static weights")
+    out_console.print(f"from the log alone, without the simulator: {_VERDICTS[document['verdict']]}")
+    again = f"polyrank fuse rl {out / 'rl.toml'} --out DIR"
+    report = (out / "policy/report.html").resolve()
+    out_console.print(f"\nreport: {report}\nagain, with another method: {again} --set rl.method=…", soft_wrap=True)
+
+
 def _two(entry: dict[str, Any] | None, *, signed: bool = False) -> str:
     """A number and, below it, its interval."""
     number = (entry or {}).get("mean" if signed else "value")

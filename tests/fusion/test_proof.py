@@ -28,7 +28,7 @@ def estimates() -> dict:
 
 def judged(found: dict, **changes: object) -> str:
     given = {"where": WHERE, "believed": BELIEVED, "curves": CURVES, **changes}
-    return verdict(checks(found, given["where"], given["believed"], given["curves"], "policy", "session"))
+    return verdict(checks(found, given["where"], given["believed"], given["curves"], 0.4, "policy", "session"))
 
 
 def refuse(found: dict, *names: str, why: str = "few") -> dict:
@@ -43,6 +43,18 @@ def test_the_first_with_an_answer_counts() -> None:
     assert headline(estimates(), "policy", "session") == "wdr"
     assert headline(refuse(estimates(), "wdr"), "policy", "session") == "wpdis"
     assert headline(refuse(estimates(), *NAMES), "policy", "session") is None
+
+
+def test_room_in_the_box_is_advice() -> None:
+    assert judged(estimates(), where={"outside": 0.0, "ends": 0.9}) == "proven"
+
+
+def test_a_pessimist_makes_it_unsafe_only_from_far() -> None:
+    found = estimates()
+    found["lifts"]["policy"][LOG]["conservative_fqe"] |= {"mean": -0.3, "low": -0.35, "high": -0.25}
+    assert judged(found) == "unproven"
+    refuse(found, "pdis", "wis", "wpdis", "wdr")  # now its word is the first, and still no proof of harm
+    assert judged(found) == "unproven"
 
 
 def test_proven_needs_every_check_but_the_static_one() -> None:
@@ -64,7 +76,6 @@ def test_a_model_alone_proves_nothing() -> None:
     "changes",
     [
         {"where": {"outside": 0.02, "ends": 0.0}},
-        {"where": {"outside": 0.0, "ends": 0.9}},
         {"believed": {"last": 9.0, "mean": 1.0, "highest": 3.0}},
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from polyrank.fusion.assess import STEP
+from polyrank.fusion.assess import MODELS, STEP
 from polyrank.fusion.compared import LOG
 from polyrank.fusion.sequential import SEQUENTIAL
 from polyrank.metrics.checks import Floats
@@ -18,9 +18,10 @@ TRUSTED: Mapping[str, Sequence[str]] = {
     "session": ("wdr", "wpdis", "wis", "pdis", "conservative_fqe"),
     "step": ("kernel_dr", "kernel_snis", "kernel_is", "conservative_fqe"),
 }
+ROOM, FOLLOWS = "room in the box", "better than its matched static"
 _EXITS = 0.01  # of states, above which a policy is elsewhere than the log
 _MOVING = 0.1  # of the way of Q in the last fifth, above which more steps would give another value
-_ENDS = 0.5  # of weights at an end of the box, above which it is only held back by it
+_ENDS = 0.5  # of weights at an end of the box
 
 
 def headline(estimates: Mapping[str, Any], policy: str, unit: str) -> str | None:
@@ -34,6 +35,7 @@ def checks(
     where: Mapping[str, Any],
     believed: Mapping[str, float | None] | None,
     curves: Mapping[str, Floats],
+    spread: float,
     policy: str,
     unit: str,
 ) -> list[dict[str, Any]]:
@@ -44,6 +46,8 @@ def checks(
         where: of `whereabouts`.
         believed: of `believed`; None where the learner has no Q.
         curves: of the fitted Q evaluations of the policy.
+        spread: standard deviation of the returns of the log's sessions: a policy that the pessimist puts further than
+            this below the log is unsafe.
         policy: its name.
         unit: `session` or `step`.
 
@@ -59,10 +63,9 @@ def checks(
             unsafe=True,
         ),
         _check(
-            "not held by its walls",
+            ROOM,
             where["ends"] <= _ENDS,
-            f"{where['ends']:.0%} of weights stand at an end of the box: a policy that piles up there would leave it",
-            unsafe=True,
+            f"{where['ends']:.0%} of weights stand at an end of the box: where it is most, a wider box may teach more",
         ),
     ]
     if believed is not None and believed["last"] is not None and believed["highest"] is not None:
@@ -84,20 +87,25 @@ def checks(
     listed.append(_check("the log shows it", bool(supported), text))
     lift = lifts[LOG].get("conservative_fqe", {})
     text = f"conservative FQE: {_lift(lift)} over the log's policy; its interval knows nothing of its model's error"
-    listed.append(_check("even the pessimist agrees", _sign(lift) > 0, text, unsafe=_sign(lift) < 0))
+    far = lift.get("high") is not None and lift["high"] < -spread
+    listed.append(_check("even the pessimist agrees", _sign(lift) > 0, text, unsafe=far))
     name = headline(estimates, policy, unit)
-    for other, title in ((LOG, "better than the log"), (STATIC, "better than its matched static")):
+    for other, title in ((LOG, "better than the log"), (STATIC, FOLLOWS)):
         lift = lifts[other].get(name, {}) if name else {}
         text = f"{name.replace('_', ' ')}: {_lift(lift)}" if name else "no estimator has an answer"
-        listed.append(_check(title, _sign(lift) > 0, text, unsafe=other == LOG and _sign(lift) < 0))
+        lost = other == LOG and _sign(lift) < 0 and name not in MODELS
+        listed.append(_check(title, _sign(lift) > 0, text, unsafe=lost))
     return listed
 
 
 def verdict(listed: Sequence[Mapping[str, Any]]) -> Verdict:
-    """`unsafe` by one failure of that kind; `proven` where all passed, but for the matched static, else `unproven`."""
+    """`unsafe` by one failure of that kind; `proven` where all passed that must, else `unproven`.
+
+    It need not have room in its box, nor be better than its matched static: then that formula may serve as well.
+    """
     if any(entry["unsafe"] and not entry["passed"] for entry in listed):
         return "unsafe"
-    needed = [entry["passed"] for entry in listed if entry["name"] != "better than its matched static"]
+    needed = [entry["passed"] for entry in listed if entry["name"] not in (ROOM, FOLLOWS)]
     return "proven" if all(needed) else "unproven"
 
 
