@@ -1,12 +1,13 @@
-"""What each balancer costs: time of a training step and memory, relative to static weights.
+"""What each balancer costs: processor time of a training step and memory, relative to static weights.
 
     python benchmarks/balancing_cost.py [--rounds 4] [--batch 4096] [--measure time cosines architectures memory]
 
 MMoE (8 experts of 128 and 64 units), float32, on Census-Income (2 tasks) and on a synthetic log of 8 tasks and 30
-features, one of them with 100,000 values. A method and static weights take turns step by step on the same batches, so
-that a busy moment hits both alike; ten steps each, which is as long as it takes until all methods have done what they
-do now and then. What is reported is the median of the ratio over rounds. Each method has a ranker of its own, and
-static weights have two, one held against the other: what their ratio is off 1 by is noise.
+features, one of them with 100,000 values. Time is that of one thread on the processor, whatever else the machine does.
+A method and static weights take turns step by step on the same batches, so that a busy moment hits both alike; ten
+steps each, which is as long as it takes until all methods have done what they do now and then. What is reported is the
+median of the ratio over rounds. Each method has a ranker of its own, and static weights have two, one held against the
+other: what their ratio is off 1 by is noise.
 `usual way` is what a library does that knows nothing of the network: torchjd's Jacobian of all shared parameters
 (embeddings of the batch among them), Aligned-MTL on it. What a run records of its balancer, at fifty points an epoch,
 is left out: epochs of these logs are so short that it would be every step, static's too.
@@ -19,7 +20,7 @@ Also measured: MGDA on Census with every architecture: where tasks read no commo
 compared at the shared parameters, which costs a backward pass a task. And the cosine between the two tasks' gradients
 on Census, at the representation (rows side by side), summed over rows, and at all shared parameters, every fifth step
 of an epoch. Writes benchmarks/results/<date>-balancing-cost.json and .md as it goes; the same command on the same day
-goes on where it was cut off. Only times need a quiet machine: `--measure` names what to do now.
+goes on where it was cut off. `--measure` names what to do now.
 """
 
 import argparse
@@ -159,13 +160,14 @@ def measure(settings: Settings, folder: Path, rounds: int) -> dict[str, dict[str
 
 
 def turn(step: Callable[[Batch], None], plainly: Callable[[Batch], None], batches: list[Batch], steps: int) -> Pair:
-    """The mean seconds of a step, and of another that takes turns with it."""
+    """The mean processor seconds of a step, and of another that takes turns with it."""
+    torch.set_num_threads(1)
     spent = [0.0, 0.0]
     for index in range(steps):
         for which in (0, 1) if index % 2 else (1, 0):
-            began = time.perf_counter()
+            began = time.process_time()
             (step, plainly)[which](batches[index % len(batches)])
-            spent[which] += time.perf_counter() - began
+            spent[which] += time.process_time() - began
     return spent[0] / steps, spent[1] / steps
 
 
@@ -243,7 +245,7 @@ def main() -> None:
     keep_memory()
     knobs = [*KNOBS, f"train.batch_size={arguments.batch}"]
     command = f"python benchmarks/balancing_cost.py --rounds {arguments.rounds} --batch {arguments.batch}"
-    result: dict[str, Any] = {"command": command, "batch": arguments.batch, "threads": torch.get_num_threads()}
+    result: dict[str, Any] = {"command": command, "batch": arguments.batch}
     result |= {"time": {}, "cosines": {}, "memory": {}}
     if TARGET.with_suffix(".json").exists():
         before = json.loads(TARGET.with_suffix(".json").read_text(encoding="utf-8"))
@@ -257,7 +259,6 @@ def main() -> None:
             prepare(settings, folder / log, Terminal(), test=False)  # so that no process below has to
             if "time" in arguments.measure and log not in result["time"]:
                 result["time"][log] = measure(settings, folder / log, arguments.rounds)
-                result["threads"] = torch.get_num_threads()
                 write(result)
             if "cosines" in arguments.measure and log == "census" and not result["cosines"]:
                 result["cosines"] = cosines(settings, folder / log)
@@ -286,7 +287,7 @@ def table_of(result: dict[str, Any]) -> list[str]:
     """Markdown."""
     times, memory = result["time"], {log: found for log, found in result["memory"].items() if found}
     lines = [
-        f"`{result['command']}`: MMoE, batch {result['batch']:,}, {result['threads']} threads. Time of a step, and "
+        f"`{result['command']}`: MMoE, batch {result['batch']:,}. Processor time of a step, and "
         "peak resident memory (in brackets: its growth in eight steps), relative to static weights.",
         "",
         "| method | Census, 2 tasks | synthetic, 8 tasks | memory, 2 | memory, 8 |",
