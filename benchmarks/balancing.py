@@ -5,8 +5,8 @@
 Census-Income (built in, two tasks) and, where its folder with `train.parquet` and `valid.parquet` is given, KuaiRand
 (five tasks). A method is trained with every seed on the same initial weights and batches as static weights with that
 seed, chosen on validation and measured on test data; differences of AUC are paired by seed, intervals are Student's at
-95 %. Twenty such intervals leave out the truth once by chance: `noise` says that 0 is inside, `differs` no more than
-that it is not.
+95 %, over seeds: the test rows are the same ones. Twenty such intervals leave out the truth once by chance: `noise`
+says that 0 is inside, `differs` no more than that it is not.
 
 The six methods are found by the weights that MMoE trained with: static, then again and again the one that is farthest
 from all that were taken.
@@ -133,17 +133,17 @@ def table_of(name: str, found: dict[str, dict[str, dict[str, Any]]], seeds: int)
             if method == "static":
                 cells.append(f"{entry['auc']:.4f}")
             else:
-                half = "" if entry["half"] is None else f" ± {entry['half']:.4f}"
+                half = "" if entry["half"] is None else f" ± {entry['half']:.5f}"
                 bold = "**" if entry.get("verdict") == "differs" else ""
-                cells.append(f"{bold}{entry['delta']:+.4f}{half}{bold}")
+                cells.append(f"{bold}{entry['delta']:+.5f}{half}{bold}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
     judged = [(m, task, e) for m, by_task in found.items() for task, e in by_task.items() if "verdict" in e]
     differing = [e for _, _, e in judged if e["verdict"] == "differs"]
-    sure = [f"{m} on {task} ({e['delta']:+.4f})" for m, task, e in judged if e["p"] <= 0.05 / len(judged)]
+    sure = [f"{m} on {task} ({e['delta']:+.5f})" for m, task, e in judged if e["p"] <= 0.05 / len(judged)]
     lines += [
         "",
         f"{len(differing)} of {len(judged)} differences leave 0 out of their interval (bold); "
-        f"about {0.05 * len(judged):.0f} would if no method did anything. All others are noise. "
+        f"about {0.05 * len(judged):.1f} would if no method did anything. All others are noise. "
         f"Corrected for that many comparisons (Bonferroni) remain: {', '.join(sure) or 'none'}.",
     ]
     return lines
