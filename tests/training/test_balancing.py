@@ -143,6 +143,22 @@ def test_dtp_asks_for_the_batchs_metric():
     assert (ranking.balancer.memory["quality"] > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("method", "knobs"), [("dwa", {"window": 5, "temperature": 0.1}), ("gradnorm", {}), ("dtp", {"metric": "accuracy"})]
+)
+def test_acts_within_the_first_epoch(method, knobs):
+    """Forty steps on a task that can be learnt and one that cannot: by their end weights are no longer equal."""
+    network = Network(("binary", "binary"))
+    balancing = made(method, network, steps=40, **knobs)
+    for number in range(1, 41):
+        batch = batch_of()
+        batch.labels[:, 1] = batch.x[:, 0] > 0
+        run(balancing, batch, number)
+    weights = balancing.by_task()
+    assert abs(weights["click"] - weights["watch"]) > 0.02
+    assert sum(weights.values()) == pytest.approx(2.0)
+
+
 def test_accuracy_is_for_binary_tasks():
     with pytest.raises(ConfigError, match=r"accuracy is a metric of binary tasks[\s\S]*watch"):
         run(made("dtp", Network(), metric="accuracy"), batch_of())
