@@ -17,7 +17,7 @@ from polyrank.fusion.policy import Box, Standard
 from polyrank.fusion.sessions import SessionLog
 from polyrank.progress import Progress
 
-_LOOKS = 50  # how often the curve of Q is read
+_LOOKS = 50  # how often the curve of Q is read, and no sooner than after 20 steps
 _BEYOND = 10.0  # how many times what rewards allow a Q may be before learning has diverged
 _BEGINNINGS = 500  # first states of sessions that the curve is read at
 
@@ -150,7 +150,7 @@ def learn(
     with progress.bar(name, config.steps, unit="steps") as bar:
         for number in range(1, config.steps + 1):
             step(data.sample(config.batch_size, generator), number)
-            if number % max(1, config.steps // _LOOKS) == 0 or number == config.steps:
+            if number % max(20, config.steps // _LOOKS) == 0 or number == config.steps:
                 with torch.no_grad():
                     mean = float(value(data.beginnings).mean())
                 curve.append((number, mean * data.unit))

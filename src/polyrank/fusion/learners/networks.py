@@ -42,7 +42,13 @@ class Stack:
             for shape in ((count, inner, outer), (count, 1, outer)):
                 uniform = torch.rand(shape, generator=generator).mul_(2).sub_(1)
                 pieces.append((uniform / math.sqrt(inner)).flatten())
-        self.flat = torch.cat(pieces).requires_grad_()
+        self._see(torch.cat(pieces).requires_grad_())
+
+    def _see(self, flat: Tensor) -> None:
+        """Views of the weights, made once: an optimiser and `follow` write where they look."""
+        self.flat = flat
+        self.seen = self.layers(flat.detach())
+        self.first = torch.split(self.seen[0][0], list(self.parts), dim=1)
 
     def __call__(self, *parts: Tensor) -> Tensor:
         """`[..., d_p]` each → `[E, ..., O]`; learns where autograd is on."""
@@ -51,13 +57,14 @@ class Stack:
 
     def fixed(self, *parts: Tensor) -> Tensor:
         """The same, of constant weights: gradients reach the parts alone."""
-        found: Tensor = _Forward.apply(self, self.flat.detach(), *parts)  # type: ignore[no-untyped-call]
+        found: Tensor = _Forward.apply(self, None, *parts)  # type: ignore[no-untyped-call]
         return found
 
     def copy(self) -> "Stack":
         """A slow copy, which no optimiser knows."""
         other = object.__new__(Stack)
-        other.__dict__ = self.__dict__ | {"flat": self.flat.detach().clone()}
+        other.__dict__ = dict(self.__dict__)
+        other._see(self.flat.detach().clone())
         return other
 
     @torch.no_grad()
@@ -99,36 +106,33 @@ class _Forward(torch.autograd.Function):
     """`Stack.__call__`, with its gradient written out."""
 
     @staticmethod
-    def forward(ctx: Any, stack: Stack, flat: Tensor, *parts: Tensor) -> Tensor:
-        layers = stack.layers(flat)
-        weights, bias = layers[0]
-        hidden: Tensor | None = None
-        for part, own in zip(parts, torch.split(weights, list(stack.parts), dim=1), strict=True):
+    def forward(ctx: Any, stack: Stack, flat: Tensor | None, *parts: Tensor) -> Tensor:
+        bias, hidden = stack.seen[0][1], None
+        for part, own in zip(parts, stack.first, strict=True):
             rows = part.reshape(1, -1, part.shape[-1]).expand(stack.count, -1, -1)
             product = torch.bmm(rows, own) if hidden is not None else torch.baddbmm(bias, rows, own)
-            product = product.view(stack.count, *part.shape[:-1], -1)
+            product = product.view(stack.count, *part.shape[:-1], stack.hidden[0])
             hidden = product if hidden is None else hidden + product
         assert hidden is not None
         lead = hidden.shape[1:-1]
-        x = hidden.view(stack.count, -1, hidden.shape[-1]).relu_()
+        x = hidden.flatten(1, -2).relu_()
         kept = [x]
-        for weights, bias in layers[1:]:
+        for weights, bias in stack.seen[1:]:
             x = torch.baddbmm(bias, x, weights)
             if len(kept) < len(stack.hidden):
                 kept.append(x.relu_())
         ctx.stack = stack
-        ctx.save_for_backward(flat, *parts, *kept)
+        ctx.save_for_backward(*parts, *kept)
         return x.view(stack.count, *lead, stack.out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         stack: Stack = ctx.stack
-        flat, *saved = ctx.saved_tensors
-        parts, kept = saved[: len(stack.parts)], saved[len(stack.parts) :]
-        layers, lead = stack.layers(flat), gradient.shape[1:-1]
+        parts, kept = ctx.saved_tensors[: len(stack.parts)], ctx.saved_tensors[len(stack.parts) :]
+        layers, lead = stack.seen, gradient.shape[1:-1]
         learning = ctx.needs_input_grad[1]
-        found = torch.empty_like(flat) if learning else None
+        found = torch.empty_like(stack.flat) if learning else None
         slots = stack.layers(found) if found is not None else []
         gradient = gradient.reshape(stack.count, -1, stack.out)
         for index in range(len(layers) - 1, 0, -1):
@@ -140,9 +144,9 @@ class _Forward(torch.autograd.Function):
         if learning:
             torch.sum(gradient, dim=1, keepdim=True, out=slots[0][1])
         wanted: list[Tensor | None] = [None, found]
-        first, full = torch.split(layers[0][0], list(stack.parts), dim=1), gradient.view(stack.count, *lead, -1)
+        full = gradient.view(stack.count, *lead, -1)
         own = torch.split(slots[0][0], list(stack.parts), dim=1) if learning else [None] * len(parts)
-        for part, weights, slot, asked in zip(parts, first, own, ctx.needs_input_grad[2:], strict=True):
+        for part, weights, slot, asked in zip(parts, stack.first, own, ctx.needs_input_grad[2:], strict=True):
             mine = full.sum_to_size(stack.count, *part.shape[:-1], full.shape[-1]).flatten(1, -2)
             if slot is not None:
                 rows = part.reshape(1, -1, part.shape[-1]).expand(stack.count, -1, -1)

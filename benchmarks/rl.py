@@ -1,0 +1,271 @@
+"""Learners of policies beside d3rlpy 2.8.1, on one log of a problem whose optimum is known.
+
+    python benchmarks/rl.py [--only values speed latency] [--steps 5000] [--seeds 3] [--sessions 3000] [--quick]
+
+Values: BCQ (BatchRL-MTF), CQL, IQL and TD3+BC with the same networks, rates, batches and constants on the same log,
+each as its share of what the optimum gains over the best fixed weights. Speed: updates of BCQ a second, the two sides
+taking turns in one run. Latency: one state through a saved policy. Makes d3rlpy's environment in benchmarks/.d3rlpy.
+Writes benchmarks/results/<date>-rl-learners.json and a table beside it, anew after each part; `--quick` writes to
+benchmarks/.d3rlpy. Speed asks for an idle machine.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from polyrank.fusion.learners.learning import Experience
+from polyrank.fusion.methods import METHODS
+from polyrank.fusion.policy import Box, Policy, load_policy, save_policy
+from polyrank.fusion.sessions import SessionLog
+from polyrank.progress import Silent
+from polyrank.simulator.linear_quadratic import LinearQuadratic
+
+HERE = Path(__file__).parent
+ENVIRONMENT, REQUIREMENTS = HERE / ".d3rlpy/env", HERE / "d3rlpy_requirements.txt"
+PROBLEM, WIDTH = LinearQuadratic(), 2.5
+COMMON: dict[str, Any] = {
+    "gamma": 0.95, "hidden": (64, 64), "learning_rate": 1e-3, "batch_size": 128, "averaging": 0.01,
+}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    "batchrl_mtf": {"rho": 0.15, "candidates": 10},
+    "cql": {"conservative": 1.0, "samples": 10},
+    "iql": {"temperature": 10.0, "expectile": 0.7},
+    "td3_bc": {"alpha": 10.0},
+}
+# (hidden, candidates, batch): ours by default; BCQ's own candidates at test; d3rlpy's defaults
+SIZES = (((64, 64), 10, 256), ((64, 64), 100, 256), ((256, 256), 100, 100))
+
+
+def their_python() -> Path:
+    """The interpreter of d3rlpy's environment, made anew where its requirements have changed."""
+    stamp, python = ENVIRONMENT / "made_from.txt", ENVIRONMENT / "bin/python"
+    if not stamp.exists() or stamp.read_text() != REQUIREMENTS.read_text():
+        print("making d3rlpy's environment (minutes)", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
+        subprocess.run([*install, str(REQUIREMENTS)], check=True)
+        stamp.write_text(REQUIREMENTS.read_text())
+    return python
+
+
+class Theirs:
+    """d3rlpy's process; acts as a policy of the problem."""
+
+    def __init__(self, process: "subprocess.Popen[str]", folder: Path, data: Experience) -> None:
+        self.process, self.folder, self.data = process, folder, data
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """One request, its answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("d3rlpy's process has ended: see above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def act(self, states: Any) -> Any:
+        """`[N, S]` → `[N, K]`."""
+        of, to = self.folder / "states.npy", self.folder / "actions.npy"
+        np.save(of, self.data.standard(states))
+        self.ask(do="act", of=str(of), to=str(to))
+        return self.data.box.weights(np.clip(np.load(to), -1, 1))
+
+
+@contextmanager
+def theirs(log: SessionLog, threads: int) -> Iterator[Theirs]:
+    """Their process with the log that our learners see: standardised, of [−1, 1] actions, rewards of deviation 1."""
+    box = Box.of(log)
+    data = Experience(log, box)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        last = np.zeros(len(log.done), np.bool_)
+        last[log.starts[1:] - 1] = True
+        arrays = {"states": data.standard(log.states), "actions": box.normalised(log.actions)}
+        rewards = (log.rewards / data.unit).astype(np.float32)
+        np.savez(folder / "log.npz", rewards=rewards, terminals=log.done, timeouts=last & ~log.done, **arrays)
+        command = [str(their_python()), str(HERE / "rl_theirs.py"), str(threads), str(folder / "log.npz")]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": str(threads)}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            yield Theirs(process, folder, data)
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def fitted(method: str, log: SessionLog, knobs: dict[str, Any]) -> Policy:
+    """Ours."""
+    known = METHODS[method]
+    return known.fit(log, Box.of(log), known.config(**knobs), Silent()).policy
+
+
+def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any) -> dict[str, Any]:
+    """Shares of the optimum by method, side and seed."""
+    found: dict[str, Any] = {}
+    for method, own in OWN.items():
+        knobs, shares = COMMON | own, {"ours": [], "d3rlpy": []}
+        for seed in range(given.seeds):
+            policy = fitted(method, log, knobs | {"steps": given.steps, "seed": seed})
+            shares["ours"].append(PROBLEM.share(policy, 500))
+            peer.ask(do="build", method=method, knobs=knobs, seed=seed)
+            peer.ask(do="fit", steps=given.steps)
+            shares["d3rlpy"].append(PROBLEM.share(peer, 500))
+            say(f"{method}, seed {seed}: ours {shares['ours'][-1]:.3f}, d3rlpy {shares['d3rlpy'][-1]:.3f}")
+        found[method] = {"knobs": knobs, "shares": shares}
+    for method, knobs in {"unified_rl": {"reach": 1 / 0.15}, "td3": {}}.items():  # no peer has the first
+        shares = []
+        for seed in range(given.seeds):
+            shares.append(
+                PROBLEM.share(fitted(method, log, COMMON | knobs | {"steps": given.steps, "seed": seed}), 500)
+            )
+            say(f"{method}, seed {seed}: {shares[-1]:.3f}")
+        found[method] = {"knobs": COMMON | knobs, "shares": {"ours": shares}}
+    return found
+
+
+def speed(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any) -> list[dict[str, Any]]:
+    """Updates a second of whole fits, by size; the sides take turns."""
+    found = []
+    for hidden, candidates, batch in SIZES:
+        knobs = COMMON | OWN["batchrl_mtf"] | {"hidden": hidden, "candidates": candidates, "batch_size": batch}
+        steps = max(20, given.timed * 10 // candidates if hidden == (64, 64) else given.timed * 2 // candidates)
+        rates: dict[str, list[float]] = {"ours": [], "d3rlpy": []}
+        peer.ask(do="build", method="batchrl_mtf", knobs=knobs, seed=0)
+        peer.ask(do="fit", steps=10)
+        fitted("batchrl_mtf", log, knobs | {"steps": 10})
+        for number in range(given.rounds):
+            for side in ("ours", "d3rlpy") if number % 2 == 0 else ("d3rlpy", "ours"):
+                time.sleep(0.2)
+                began = time.perf_counter()
+                if side == "ours":
+                    fitted("batchrl_mtf", log, knobs | {"steps": steps})
+                else:
+                    peer.ask(do="fit", steps=steps)
+                rates[side].append(steps / (time.perf_counter() - began))
+        ratios = [a / b for a, b in zip(rates["ours"], rates["d3rlpy"], strict=True)]
+        size = {"hidden": hidden, "candidates": candidates, "batch_size": batch}
+        found.append({**size, "updates": steps, "updates_per_second": rates, "ratio": statistics.median(ratios)})
+        say(f"{size}: {found[-1]['ratio']:.1f} times d3rlpy's updates a second")
+    return found
+
+
+def latency(log: SessionLog, say: Any) -> dict[str, Any]:
+    """Microseconds of one state through a policy that was saved and read, and how far that is from the fitted one."""
+    found = {}
+    for method in ("batchrl_mtf", "unified_rl"):
+        policy = fitted(method, log, COMMON | {"steps": 20})
+        with tempfile.TemporaryDirectory() as folder:
+            save_policy(policy, Path(folder))
+            served = load_policy(Path(folder))
+        states = log.states[:1_000]
+        taken = []
+        for at in range(len(states)):
+            began = time.perf_counter()
+            served.act(states[at : at + 1])
+            taken.append(1e6 * (time.perf_counter() - began))
+        apart = float(np.abs(served.act(states) - policy.act(states)).max())
+        found[method] = {"p50_us": float(np.median(taken)), "p99_us": float(np.quantile(taken, 0.99)), "apart": apart}
+        say(f"{method}: {found[method]}")
+    return found
+
+
+def table(document: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [f"# Learners of policies, {document['date']}", "", f"`{document['command']}`", "", document["note"], ""]
+    if "values" in document:
+        lines += [
+            "Share of (optimum − best fixed weights), by seed:",
+            "",
+            "| method | ours | d3rlpy 2.8.1 |",
+            "|---|---|---|",
+        ]
+        for method, of in document["values"].items():
+            sides = [" ".join(f"{share:.3f}" for share in of["shares"].get(side, [])) for side in ("ours", "d3rlpy")]
+            lines.append(f"| {method} | {sides[0]} | {sides[1]} |")
+    if "speed" in document:
+        lines += ["", "Updates of BCQ a second, median of rounds that alternate:", ""]
+        lines += ["| hidden | candidates | batch | ours | d3rlpy | ratio |", "|---|---:|---:|---:|---:|---:|"]
+        for of in document["speed"]:
+            ours, peers = (statistics.median(of["updates_per_second"][side]) for side in ("ours", "d3rlpy"))
+            size = f"{of['hidden']} | {of['candidates']} | {of['batch_size']}"
+            lines.append(f"| {size} | {ours:,.0f} | {peers:,.0f} | {of['ratio']:.1f} |")
+    if "latency" in document:
+        lines += [
+            "",
+            "One state, µs:",
+            "",
+            "| policy | p50 | p99 | saved and read, largest difference |",
+            "|---|---:|---:|---:|",
+        ]
+        for method, of in document["latency"].items():
+            lines.append(f"| {method} | {of['p50_us']:.0f} | {of['p99_us']:.0f} | {of['apart']:.1g} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and write after each part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", choices=("values", "speed", "latency"), default=("values", "speed", "latency")
+    )
+    parser.add_argument("--steps", type=int, default=5_000, help="updates of each fit whose value is taken")
+    parser.add_argument("--timed", type=int, default=300, help="updates of a timed round at 10 candidates")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sessions", type=int, default=3_000)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--note", default="", help="what the machine was doing, for the table")
+    parser.add_argument("--quick", action="store_true", help="for development: small amounts, no results")
+    given = parser.parse_args()
+    if given.quick:
+        given.steps, given.timed, given.rounds, given.seeds = 30, 10, 1, 1
+    torch.set_num_threads(given.threads)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{(time.monotonic() - began) / 60:.1f} min] {text}", flush=True)
+
+    target = HERE / (".d3rlpy" if given.quick else "results") / f"{date.today().isoformat()}-rl-learners.json"
+    document: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+    log = PROBLEM.log(given.sessions, width=WIDTH, seed=1)
+    document |= {
+        "format": 1,
+        "date": date.today().isoformat(),
+        "command": " ".join(["python benchmarks/rl.py", *sys.argv[1:]]),
+        "note": given.note,
+        "machine": {"system": platform.platform(), "python": platform.python_version(), "threads": given.threads},
+        "problem": {"sessions": given.sessions, "steps": len(log.rewards), "width": WIDTH},
+    }
+    with theirs(log, given.threads) as peer:
+        parts = {
+            "latency": lambda: latency(log, say),
+            "speed": lambda: speed(log, peer, given, say),
+            "values": lambda: values(log, peer, given, say),
+        }
+        for name, part in parts.items():
+            if name in given.only:
+                document[name] = part()
+                target.write_text(json.dumps(document, indent=1) + "\n")
+                target.with_suffix(".md").write_text(table(document))
+    print(f"\n{table(document)}")
+
+
+if __name__ == "__main__":
+    main()
