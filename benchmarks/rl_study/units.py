@@ -116,19 +116,18 @@ def run(unit: Unit, progress: Progress) -> None:
     place, at = Place(unit, progress), unit.directory
     static = done(at / "static.json", lambda: valued(place, place.static, None))
     policies: dict[str, Policy] = {"static": place.static}
-    with progress.bar(f"world {unit.mode} {unit.seed}", len(unit.methods), unit="methods") as bar:
-        for name in unit.methods:
-            found = done(at / f"{name}.json", lambda name=name: learned(place, name))
-            if found["value"] is None:
-                bar.advance(1, f"{name} diverged")
-            else:
-                policies[name] = load_policy(at / "policies" / name)
-                bar.advance(1, f"{name} {found['value'] / static['value'] - 1:+.1%}")
+    for name in unit.methods:
+        found = done(at / f"{name}.json", lambda name=name: learned(place, name))
+        if found["value"] is None:
+            progress.say(f"{name} diverged: {found['diverged']}")
+        else:
+            policies[name] = load_policy(at / "policies" / name)
+            progress.say(f"{name} {found['value'] / static['value'] - 1:+.1%}")
     if unit.estimates:
         for name, policy in graded(place).items():
             policies[name] = policy
             done(at / f"{name}.json", lambda policy=policy: valued(place, policy, None))
-        with progress.bar(f"estimates {unit.mode} {unit.seed}", len(policies), unit="policies") as bar:
+        with progress.bar("estimates", len(policies), unit="policies") as bar:
             for name, policy in policies.items():
                 done(at / "estimates" / f"{name}.json", lambda policy=policy: place.judge.estimates(policy, unit.seed))
                 bar.advance(1, name)

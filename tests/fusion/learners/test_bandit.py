@@ -60,7 +60,7 @@ def test_with_gamma_it_counts_what_follows(delayed):
     assert errors[1] < 0.15 < errors[0]
 
 
-def test_what_cannot_be_learned_is_refused(one_step, delayed):
+def test_what_cannot_be_learned_is_refused(one_step):
     log = log_of(one_step, 60)
     box = Box.of(log)
     with pytest.raises(ConfigError, match="did you mean 'calm'"):
@@ -69,8 +69,5 @@ def test_what_cannot_be_learned_is_refused(one_step, delayed):
         fit(log, box, replace(QUICK, alpha=(1.0, 2.0)), Silent())
     with pytest.raises(ConfigError, match="at most 4,096 cells"):
         fit(log, box, replace(QUICK, levels=30, varied=3), Silent())
-    cut = replace(delayed(20), done=np.zeros(40, bool))
-    with pytest.raises(ConfigError, match="sessions that are done"):
-        fit(cut, Box.of(cut), replace(QUICK, gamma=0.5), Silent())
     with pytest.raises(TrainingDiverged, match="must be finite"):
         fit(log, box, replace(QUICK, steps=30, learning_rate=1e30), Silent())

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from polyrank.errors import DataError
 from polyrank.fusion.learners.returns import known, returns_to_go
 from polyrank.fusion.sessions import SessionLog
 
@@ -24,5 +26,7 @@ def test_by_hand():
 
 
 def test_what_followed_a_cut_is_unknown():
-    assert known(LOG, 0.5).tolist() == [True] * 4 + [False] * 2
-    assert known(LOG, 0.0).all()
+    assert known(LOG, 0.5).tolist() == [0, 1, 2, 3]
+    assert len(known(LOG, 0.0)) == 6
+    with pytest.raises(DataError, match="sessions that are done"):
+        known(log_of([0, 3, 4, 6], [0] * 6), 0.5)

@@ -72,6 +72,7 @@ def fit(log: SessionLog, box: Box, config: BanditConfig, progress: Progress) -> 
 
     Raises:
         ConfigError: a component is not a signal of the log, or the grid has too many cells.
+        DataError: γ > 0, and every session was cut off.
         TrainingDiverged: the loss is not finite.
     """
     weights = log.actions.shape[1]
@@ -79,10 +80,7 @@ def fit(log: SessionLog, box: Box, config: BanditConfig, progress: Progress) -> 
     names = (REWARD, *config.components)
     targets = np.stack([log.rewards, *(np.nan_to_num(log.signals[name]) for name in config.components)], axis=1)
     targets = returns_to_go(log, targets, config.gamma)
-    rows = np.flatnonzero(known(log, config.gamma))
-    if not len(rows):
-        rule = "with gamma above 0, a log must have sessions that are done"
-        raise ConfigError(rule, received="sessions that were cut off only", mend="set gamma to 0")
+    rows = known(log, config.gamma)
     mean, spread = targets[rows].mean(axis=0), targets[rows].std(axis=0)
     spread[spread == 0] = 1.0
     standard = Standard.of(log)

@@ -114,9 +114,10 @@ def fit(log: SessionLog, box: Box, config: GaussianConfig, progress: Progress) -
     2405.02141), by its abstract.
 
     Raises:
+        DataError: γ > 0, and every session was cut off.
         TrainingDiverged: the bound is not finite, or n is below 200: the policy has left what the log shows.
     """
-    standard, rows = Standard.of(log), np.flatnonzero(known(log, config.gamma))
+    standard, rows = Standard.of(log), known(log, config.gamma)
     y = returns_to_go(log, log.rewards, config.gamma)
     mean, spread = y[rows].mean(), max(float(y[rows].std()), 1e-12)
     states, actions = torch.from_numpy(standard(log.states)), torch.from_numpy(box.normalised(log.actions))

@@ -32,7 +32,7 @@ class LinearCEMConfig:
     """
 
     gamma: Annotated[float, Interval(ge=0, le=1)] = 0.95
-    pessimism: Annotated[float, Ge(0)] = 1.0
+    pessimism: Annotated[float, Ge(0)] = 2.0
     ridge: Annotated[float, Gt(0)] = 1e-4
     states: Annotated[int, Gt(0)] = 4_096
     steps: Annotated[int, Gt(0)] = 300
@@ -61,6 +61,9 @@ def fit(log: SessionLog, box: Box, config: LinearCEMConfig, progress: Progress) 
 
     Source: Hansen 2016 (CMA-ES, the package `cmaes`); Brandfonbrener et al. 2021 (one step of improvement is as good as
     several, offline). The model of returns, the pessimism, and the choice of both, are ours.
+
+    Raises:
+        DataError: γ > 0, and every session was cut off.
     """
     rng = np.random.default_rng(config.seed)
     standard = Standard.of(log)

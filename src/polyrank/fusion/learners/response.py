@@ -55,8 +55,11 @@ def response(log: SessionLog, gamma: float, ridge: float) -> Response:
         log: states standardised, actions normalised to the box; sessions that were cut off are left out if γ > 0.
         gamma: γ.
         ridge: in shares of the features' mean square.
+
+    Raises:
+        DataError: γ > 0, and all were cut off.
     """
-    rows = np.flatnonzero(known(log, gamma))
+    rows = known(log, gamma)
     followed = returns_to_go(log, log.rewards, gamma)
     size = features(log.states[:1], log.actions[:1]).shape[1]
     gram, earned = np.zeros((size, size)), np.zeros(size)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from polyrank.errors import DataError
 from polyrank.fusion.sessions import SessionLog
 from polyrank.metrics.checks import Floats, Rows
 
@@ -24,5 +25,16 @@ def returns_to_go(log: SessionLog, values: Rows, gamma: float) -> Floats:
 
 
 def known(log: SessionLog, gamma: float) -> Rows:
-    """`[N]` bool: the steps whose return is in the log; with γ > 0, those of a session that was cut off are not."""
-    return np.repeat(log.done[log.starts[1:] - 1], log.lengths) if gamma else np.ones(len(log.rewards), np.bool_)
+    """The steps whose return is in the log: row numbers. With γ > 0, those of sessions that were cut off are not.
+
+    Raises:
+        DataError: there is none.
+    """
+    rows = np.flatnonzero(np.repeat(log.done[log.starts[1:] - 1], log.lengths) | (gamma == 0))
+    if not len(rows):
+        raise DataError(
+            "with gamma above 0 a log must have sessions that are done",
+            received=f"{len(log.sessions):,} sessions, all cut off",
+            mend="log their ends, or set gamma to 0",
+        )
+    return rows
