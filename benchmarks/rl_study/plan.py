@@ -9,7 +9,7 @@ from polyrank.simulator.oracle import OracleConfig
 # Tuned on worlds of seeds 100 and up; the reported worlds are 0 to 9.
 BEST = "linear_cem"  # of all methods, on those worlds
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "linear_cem": {"gamma": 0.99, "pessimism": 2.0, "states": 2_048, "steps": 200},
+    "linear_cem": {"gamma": 0.99, "states": 2_048, "steps": 200},
     "bandit": {"gamma": 0.99, "steps": 4_000},
     "gaussian": {"gamma": 0.99, "sigma": 0.8, "narrowest": 0.4},
     **{name: {"steps": 6_000, "learning_rate": 1e-3} for name in ("batchrl_mtf", "cql", "iql", "td3_bc", "td3")},

@@ -23,7 +23,7 @@ class LinearCEMConfig:
 
     Attributes:
         gamma: γ.
-        pessimism: λ: what a policy gains counts less λ standard errors of that gain.
+        pessimism: what a policy gains counts less λ standard errors of that gain, and this is λ / √(its coefficients).
         ridge: of the least squares, in shares of the features' mean square.
         states: states of the log that candidates are judged on, the same ones for all.
         steps: generations of CMA-ES.
@@ -32,7 +32,7 @@ class LinearCEMConfig:
     """
 
     gamma: Annotated[float, Interval(ge=0, le=1)] = 0.95
-    pessimism: Annotated[float, Ge(0)] = 2.0
+    pessimism: Annotated[float, Ge(0)] = 1.0
     ridge: Annotated[float, Gt(0)] = 1e-4
     states: Annotated[int, Gt(0)] = 4_096
     steps: Annotated[int, Gt(0)] = 300
@@ -48,7 +48,9 @@ def fit(log: SessionLog, box: Box, config: LinearCEMConfig, progress: Progress) 
 
         max_θ d(θ) · w − λ √(d(θ)' Cov(w) d(θ)),  d(θ) = mean_s [f(s, π_θ(s)) − f(s, π₀(s))]:
 
-    the gain over π₀ is linear in w, so that its standard error is known. The policy cannot leave the box.
+    the gain over π₀ is linear in w, so that its standard error is known. The search takes the best of all θ, K (S + 1)
+    numbers, and noise alone makes the best of so many directions √(K (S + 1)) standard errors large (Scheffé 1953): λ is
+    that, times `pessimism`. With less, a policy is found better where none is. The policy cannot leave the box.
 
     CEM and evolution strategies over fusion weights are what RL-MTF papers compare with; there they evolve online or in
     a simulator (Pei et al. 2019; UNEX-RL and RLUR name CEM as their baseline). A log allows no rollout, so a candidate
@@ -73,7 +75,7 @@ def fit(log: SessionLog, box: Box, config: LinearCEMConfig, progress: Progress) 
     theta[:, -1] = scaled.actions.mean(axis=0)
     q = response(scaled, config.gamma, config.ridge)
     origin = _mean_features(judged, theta)
-    worth = _worth(q, judged, origin, config.pessimism)
+    worth = _worth(q, judged, origin, config.pessimism * math.sqrt(theta.size))
     search = CMA(mean=theta.ravel(), sigma=config.sigma, seed=config.seed)
     best, best_worth = theta, 0.0
     curve: list[tuple[int, float]] = []
@@ -100,11 +102,11 @@ def _mean_features(states: Rows, theta: Rows) -> Floats:
     return found
 
 
-def _worth(q: Response, states: Rows, origin: Floats, pessimism: float) -> Callable[[Rows], float]:
-    """θ → the lower bound of what it gains over the origin."""
+def _worth(q: Response, states: Rows, origin: Floats, errors: float) -> Callable[[Rows], float]:
+    """θ → what it gains over the origin, less so many standard errors."""
 
     def worth(theta: Rows) -> float:
         gained = _mean_features(states, theta) - origin
-        return float(gained @ q.weights - pessimism * math.sqrt(max(float(gained @ q.covariance @ gained), 0.0)))
+        return float(gained @ q.weights - errors * math.sqrt(max(float(gained @ q.covariance @ gained), 0.0)))
 
     return worth
