@@ -1,14 +1,16 @@
 """What the seesaw report says of tasks that conflict, and of tasks that are the same.
 
-    python benchmarks/conflict.py [--out runs/conflict]
+    python benchmarks/conflict.py [--experts 2] [--out runs/conflict]
 
 Four regression tasks of `polyrank.simulator.tasks`, y_k = sin(w_kᵀx) + ε on four numbers: with w_k at right angles (no
 task's knowledge serves another), and all the same but for the noise, of standard deviation 0.3. `polyrank compare
 configs/conflict.toml`: every trunk, expert and own network has one layer of six units. Six units are enough for any one
-of the tasks, and too few to carry four directions both ways; PLE and MMoE have more experts of the same width, so more
-parameters too, which the result names. Five seeds, 4,000 training rows, 3,000 test rows, 30 epochs.
+of the tasks, and too few to carry four directions both ways. PLE (--experts of each task and as many shared ones, at
+two levels) and MMoE have more experts of the same width, so more parameters too, which the result names. Five seeds,
+4,000 training rows, 3,000 test rows, 30 epochs.
 
-What is done is kept in --out: the same command goes on. Writes benchmarks/results/<date>-conflict.json and .md.
+What is done is kept in --out: the same command goes on. Writes benchmarks/results/<date>-conflict.json and .md
+(-conflict-experts-N unless N is 2).
 """
 
 import argparse
@@ -32,15 +34,17 @@ def tasks_of(cosine: float) -> RelatedTasks:
     return RelatedTasks(RelatedTasksConfig(cosine, tasks=4, width=4, scale=1.5, sines=1, trend=0.0, noise=0.3))
 
 
-def study(cosine: float, folder: Path) -> dict[str, Any]:
+def study(cosine: float, experts: int, folder: Path) -> dict[str, Any]:
     """The seesaw study, as `seesaw.json` has it."""
     if not (folder / "schema.toml").exists():  # written last
         tasks_of(cosine).write(folder, ROWS)
     places = [f"data.{name}={folder / name}.parquet" for name in ROWS]
     places.append(f"data.schema={folder / 'schema.toml'}")
+    places += [f"model.ple.{kind}_experts={experts}" for kind in ("specific", "shared")]
     out = folder / "study"
-    command = "python benchmarks/conflict.py"
-    return experiment.compare(CONFIG, places, out, resume=out.exists(), command=command, progress=Terminal())
+    return experiment.compare(
+        CONFIG, places, out, resume=out.exists(), command="python benchmarks/conflict.py", progress=Terminal()
+    )
 
 
 def short(found: dict[str, Any]) -> dict[str, Any]:
@@ -81,11 +85,14 @@ def main() -> None:
     """Run both studies and write what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/conflict"), help="where runs are kept")
-    out = parser.parse_args().out.resolve()
-    result: dict[str, Any] = {"date": date.today().isoformat(), "command": "python benchmarks/conflict.py"}
+    parser.add_argument("--experts", type=int, default=2, help="PLE's own experts a task, and its shared ones")
+    given = parser.parse_args()
+    other = "" if given.experts == 2 else f"-experts-{given.experts}"
+    command = "python benchmarks/conflict.py" + (f" --experts {given.experts}" if other else "")
+    result: dict[str, Any] = {"date": date.today().isoformat(), "command": command}
     for name, cosine in COSINES.items():
-        result[name] = short(study(cosine, out / f"cosine_{cosine:g}"))
-    target = HERE / f"results/{result['date']}-conflict"
+        result[name] = short(study(cosine, given.experts, given.out.resolve() / f"cosine_{cosine:g}"))
+    target = HERE / f"results/{result['date']}-conflict{other}"
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     target.with_suffix(".md").write_text(written(result), encoding="utf-8")
     print(written(result))
