@@ -49,8 +49,8 @@ def fit(log: SessionLog, box: Box, config: LinearCEMConfig, progress: Progress) 
         max_θ d(θ) · w − λ √(d(θ)' Cov(w) d(θ)),  d(θ) = mean_s [f(s, π_θ(s)) − f(s, π₀(s))]:
 
     the gain over π₀ is linear in w, so that its standard error is known. The search takes the best of all θ, K (S + 1)
-    numbers, and noise alone makes the best of so many directions √(K (S + 1)) standard errors large (Scheffé 1953): λ is
-    that, times `pessimism`. With less, a policy is found better where none is. The policy cannot leave the box.
+    numbers, and noise alone makes the best of so many directions √(K (S + 1)) standard errors large (Scheffé 1953): λ
+    is that, times `pessimism`. With less, a policy is found better where none is. The policy cannot leave the box.
 
     CEM and evolution strategies over fusion weights are what RL-MTF papers compare with; there they evolve online or in
     a simulator (Pei et al. 2019; UNEX-RL and RLUR name CEM as their baseline). A log allows no rollout, so a candidate
