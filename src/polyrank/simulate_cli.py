@@ -39,7 +39,7 @@ def sessions(
             "d: as c, and it drives away more as the days go by."
         ),
     ] = "c",
-    sessions: Annotated[int, typer.Option(min=1, help="How many; a session has 5 to 6 requests.")] = 200_000,
+    sessions: Annotated[int, typer.Option(min=1, help="How many; a session of mode c has 5 or 6 requests.")] = 200_000,
     explore: Annotated[
         str,
         typer.Option(
