@@ -314,10 +314,11 @@ def table_of(result: dict[str, Any]) -> list[str]:
     lines += ["", "Cosine of the two tasks' gradients on Census over an epoch:", ""]
     lines += ["| compared at | mean | standard deviation | steps |", "|---|---:|---:|---:|"]
     lines += [f"| {w} | {c['mean']:+.4f} | {c['std']:.4f} | {c['steps']} |" for w, c in result["cosines"].items()]
-    lines += ["", "MGDA relative to static weights on Census, by architecture:", ""]
-    lines += ["| architecture | compared at | static | mgda |", "|---|---|---:|---:|"]
-    for name, each in result.get("architectures", {}).items():
-        lines.append(f"| {name} | {each['compared']} | {each['ms']:.1f} ms | {each['ratio']:.2f} |")
+    if "architectures" in result:
+        lines += ["", "MGDA relative to static weights on Census, by architecture:", ""]
+        lines += ["| architecture | compared at | static | mgda |", "|---|---|---:|---:|"]
+        for name, each in result["architectures"].items():
+            lines.append(f"| {name} | {each['compared']} | {each['ms']:.1f} ms | {each['ratio']:.2f} |")
     return lines
 
 
