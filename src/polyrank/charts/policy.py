@@ -24,6 +24,7 @@ TITLES = {
     "conservative_fqe": "conservative FQE",
 }
 _GOLD = "#e69f00"
+_TALLEST = 4.0  # times the log's largest density: what a policy piles up at one weight is cut off there
 
 
 def density_panels(document: Mapping[str, Any]) -> list[Panel]:
@@ -47,7 +48,9 @@ def density_panels(document: Mapping[str, Any]) -> list[Panel]:
             figure.add_vline(x=end, line={"color": MUTED, "dash": "dot", "width": 1.5})
         figure.add_vline(x=static, line={"color": _GOLD, "width": 2})
         figure.update_xaxes(nticks=6, title=axis_title("weight"))
-        figure.update_yaxes(visible=False, rangemode="tozero")
+        figure.update_yaxes(
+            visible=False, range=[0, min(max(*weight["policy"], *weight["log"]), _TALLEST * max(weight["log"])) * 1.05]
+        )
         note = f"box {weight['low']:.4g} to {weight['high']:.4g}, static {static:.4g}"
         panels.append(Panel(weight["name"], note, figure))
     return panels
