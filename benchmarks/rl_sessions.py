@@ -16,7 +16,7 @@ import argparse
 from datetime import date
 from pathlib import Path
 
-from rl_study.plan import BEST, PLANS, SETTINGS
+from rl_study.plan import BEST, NOTES, PLANS, SETTINGS
 from rl_study.report import bars, page
 from rl_study.tables import agreement, read_worlds, summary
 from rl_study.units import Unit, run
@@ -49,6 +49,7 @@ def main() -> None:
     document = {
         "command": command,
         "best": BEST,
+        "notes": list(NOTES),
         "settings": {name: dict(settings) for name, settings in SETTINGS.items()},
         "modes": {mode: summary(found, names) for mode, found in worlds.items()},
         "estimators": {seed: agreement(world) for seed, world in worlds["c"].items() if world["estimates"]},

@@ -67,6 +67,7 @@ def page(document: Document, worlds: Mapping[int, World]) -> str:
                     f"| {name} | {len(m['seeds'])} | {_share(m['gain'])} | {_share(m['captured'])} | "
                     f"{_share(m['personal'])} | {'–' if exits is None else f'{exits:.1%}'} | {len(m['diverged'])} |"
                 )
+    lines += ["", *document["notes"]]
     lines += ["", "Means over worlds with Student's 95 % intervals; shares of the best static formula's value.", ""]
     for seed, agreement in document["estimators"].items():
         said = "; ".join(
