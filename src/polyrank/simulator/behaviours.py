@@ -41,7 +41,8 @@ def log_odds(causes: Rows, activity: Rows) -> Rows:
     odds = np.empty((len(BEHAVIOURS), *causes.shape[1:]), np.float32)
     others = np.tensordot(_EFFECTS, causes, 1) + (_BASES + _ACTIVITY * activity[:, None])
     odds[0], odds[2:] = others[0], others[1:]
-    odds[1] = np.log(np.expm1(np.exp(others[0]) * -np.float32(np.log(COMPLETE))))
+    less = np.exp(others[0]) * -np.float32(np.log(COMPLETE))
+    odds[1] = less + np.log(-np.expm1(-less))  # ln(eˣ − 1), also where eˣ is beyond float32
     return odds
 
 
