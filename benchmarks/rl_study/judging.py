@@ -51,15 +51,12 @@ class Judge:
             "kernel": self._kernel(actions),
         }
         behaviour = float(np.mean(self.returns()))
-        careful = found["conservative"]["value"]
         reasons = []
         if exits > EXITS:
             reasons.append(f"it leaves the box in {exits:.1%} of states")
         reasons += [
             f"{name}: {said['refusal']}" for name, said in found.items() if name != "kernel" and said["refusal"]
         ]
-        if careful is not None and careful < behaviour:
-            reasons.append(f"conservative FQE {careful:.3f} is below what the log earned, {behaviour:.3f}")
         return {**found, "exits": exits, "behaviour": behaviour, "unsafe": reasons}
 
     def returns(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr, t, ttest_1samp
 from polyrank.files import read_json
 
 ESTIMATORS = ("fqe", "conservative", "kernel")
+LEAST = 0.01  # of headroom, of which a share is told
 World = Mapping[str, Any]  # by file name: world, static, a method, graded-…
 
 
@@ -44,7 +45,7 @@ def summary(worlds: Mapping[int, World], methods: Sequence[str]) -> dict[str, An
             "diverged": {seed: unit["diverged"] for seed, unit in its.items() if unit["value"] is None},
             "gain": over_seeds(list(gains.values())),
             "gains": gains,
-            "captured": over_seeds([gain / headroom[seed] for seed, gain in gains.items()]),
+            "captured": over_seeds([gain / headroom[seed] for seed, gain in gains.items() if headroom[seed] > LEAST]),
             "personal": over_seeds(
                 [unit["personal"]["mean"] / worlds[seed]["static"]["value"] for seed, unit in fine.items()]
             ),
