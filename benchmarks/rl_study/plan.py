@@ -17,7 +17,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "linear_cem": {"gamma": 0.99, "states": 2_048, "steps": 200},
     "bandit": {"gamma": 0.99, "steps": 4_000},
     "gaussian": {"gamma": 0.99, "sigma": 0.8, "narrowest": 0.4},
-    **{name: {"steps": 6_000, "learning_rate": 1e-3} for name in ("batchrl_mtf", "cql", "iql", "td3_bc", "td3")},
+    **{name: {"steps": 6_000, "learning_rate": 1e-3} for name in ("batchrl_mtf", "iql", "td3_bc", "td3")},
+    "cql": {"steps": 3_000, "learning_rate": 1e-3},
     "unified_rl": {"steps": 4_000, "learning_rate": 1e-3},
 }
 
