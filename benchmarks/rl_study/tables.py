@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr, t, ttest_1samp
 
 from polyrank.files import read_json
+from rl_study.judging import EXITS
 
 ESTIMATORS = ("fqe", "conservative", "kernel")
 LEAST = 0.01  # of headroom, of which a share is told
@@ -51,9 +52,16 @@ def summary(worlds: Mapping[int, World], methods: Sequence[str]) -> dict[str, An
             ),
             "exits": over_seeds([unit["exits"] for unit in fine.values()]),
             "fit_seconds": over_seeds([unit["fit_seconds"] for unit in its.values()]),
-            "unsafe": {s: e["unsafe"] for s in fine if (e := worlds[s]["estimates"].get(name)) is not None},
+            "unsafe": {seed: _reasons(unit, worlds[seed]["estimates"].get(name)) for seed, unit in fine.items()},
         }
     return found
+
+
+def _reasons(unit: Mapping[str, Any], said: Mapping[str, Any] | None) -> list[str]:
+    """Why a policy is not deployed; where the estimators have not judged it, its box-exit rate alone speaks."""
+    if said is not None:
+        return list(said["unsafe"])
+    return [f"it leaves the box in {unit['exits']:.1%} of states"] if unit["exits"] > EXITS else []
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> dict[str, float | int | None]:
