@@ -11,8 +11,8 @@ NOTES = (
     "A first run of linear_cem here took gains less 2 standard errors: in mode C it had 59 % of the headroom "
     "and lost 0.7 to 3.2 % in mode A. The bound for all policies at once replaced it; it was tried in worlds of "
     "seed 100 (C: 57 % of the headroom, A: +0.01 %) before it was run in these.",
-    "The run was cut off by a time limit, and the actor-critic methods were changed after it (what is served, and a rate "
-    "that falls to 0): their rows are those of the former ones.",
+    "The run was cut off by a time limit, and the actor-critic methods were changed after it (what is served, and a "
+    "rate that falls to 0): their rows are those of the former ones.",
 )
 BEST = "linear_cem"  # of all methods, on those worlds
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
