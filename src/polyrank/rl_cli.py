@@ -92,7 +92,8 @@ def print_policy(document: dict[str, Any]) -> None:
         own = estimates["log"][unit]
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
         for heading in (what, name, static, "Δ static", "Δ log", "effective"):
-            table.add_column(heading, justify="left" if heading == what else "right")
+            first = heading == what
+            table.add_column(heading, justify="left" if first else "right", no_wrap=first)
         table.add_row("the log", _two(own), style="dim")
         for key, entry in rows.items():
             lifts = [_two(estimates["lifts"][name][other].get(key), signed=True) for other in (static, "log")]

@@ -22,11 +22,8 @@ heads = ["watch", "like"]
 cohorts = ["signal:activity", "state:1"]
 parts = 2
 [rl.linear_cem]
-rounds = 1
-critics = 1
-steps = 150
-learning_rate = 5e-3
-generations = 10
+states = 512
+steps = 60
 [rl.estimate]
 hidden = [16]
 steps = 300

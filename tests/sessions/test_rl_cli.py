@@ -24,7 +24,7 @@ def test_an_empty_config_and_settings_will_do(folder: Path, tmp_path: Path) -> N
         "rl.estimate.steps=20",
         "rl.estimate.replicates=10",
     ]
-    sets += ["rl.linear_cem.steps=20", "rl.linear_cem.generations=2", "rl.linear_cem.rounds=1"]
+    sets += ["rl.linear_cem.steps=20", "rl.linear_cem.states=64"]
     words = [word for each in sets for word in ("--set", each)]
     text = run("fuse", "rl", tmp_path / "empty.toml", *words, "--out", tmp_path / "out")
     for said in ("matched static", "kernel DR", "verdict:", "policy: ", "report: ", "return of a session"):

@@ -56,7 +56,7 @@ class _Learner:
         self.critics = Stack((states, weights), config.hidden, 1, self.generator, count=2)
         self.learned = (self.decoder, self.perturbation, self.critics)
         self.slow = tuple(stack.copy() for stack in self.learned)
-        self.descend = Descent(config.learning_rate, self.encoder, *self.learned)
+        self.descend = Descent(config.learning_rate, config.steps, self.encoder, *self.learned)
         # As evenly spread as n points can be, the first in the middle; nothing is drawn when serving.
         even = Halton(latent, rng=config.seed).random(config.candidates)
         self.latents = torch.from_numpy(np.clip(ndtri(even), -config.clip, config.clip).astype(np.float32))
@@ -105,7 +105,8 @@ def fit(log: SessionLog, box: Box, config: BatchRLMTFConfig, progress: Progress)
 
     Departures: the z_i are the same few for all states, in learning and in serving, so that the policy that is learned
     is the one that is served, without a draw (d3rlpy and BCQ draw anew each time); serving takes the argmax of
-    min_j Q_j, as the targets do, and not of Q_1; the three losses take one step of Adam together.
+    min_j Q_j, as the targets do, and not of Q_1; what is served are the slow copies, whose value it is that the critics
+    learn, and which move less from step to step; the three losses take one step of Adam together.
 
     Raises:
         DataError, TrainingDiverged: see `Experience`, `learn`.
@@ -114,10 +115,10 @@ def fit(log: SessionLog, box: Box, config: BatchRLMTFConfig, progress: Progress)
     learner = _Learner(data, config)
 
     def value(states: Tensor) -> Tensor:
-        return learner.best(states, *learner.learned)
+        return learner.best(states, *learner.slow)
 
     curve = learn("batchrl_mtf", data, config, learner.generator, learner.step, value, progress)
-    decoder, perturbation, critics = (stack.network() for stack in learner.learned)
+    decoder, perturbation, critics = (stack.network() for stack in learner.slow)
     latents = learner.latents.numpy()
     policy = CandidatePolicy(data.standard, box, decoder, perturbation, critics, latents, config.rho)
     return Fitted(policy, {"q": curve})

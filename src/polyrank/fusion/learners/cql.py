@@ -45,7 +45,7 @@ class _Learner:
         self.critics = Stack((data.width, data.weights), config.hidden, 1, self.generator, count=2)
         self.slow = self.critics.copy()
         self.log_temperature = torch.zeros((), requires_grad=True)
-        self.descend = Descent(config.learning_rate, self.actor, self.critics, self.log_temperature)
+        self.descend = Descent(config.learning_rate, config.steps, self.actor, self.critics, self.log_temperature)
 
     def step(self, batch: Batch, number: int) -> None:
         """Critics, actor and temperature learn from the same batch, each with its own loss."""

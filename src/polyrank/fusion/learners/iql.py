@@ -43,7 +43,7 @@ def fit(log: SessionLog, box: Box, config: IQLConfig, progress: Progress) -> Fit
     mean tanh f(s) and deviations of its own, learns max exp(β (min_j Q'_j(s, a) − V(s))) log π(a | s). What is served
     is its mean. No action that the log does not show is ever asked about.
 
-    Departure: no dropout, no decay of the actor's rate.
+    Departure: no dropout.
 
     Raises:
         DataError, TrainingDiverged: see `Experience`, `learn`.
@@ -54,7 +54,7 @@ def fit(log: SessionLog, box: Box, config: IQLConfig, progress: Progress) -> Fit
     critics = Stack((data.width, data.weights), config.hidden, 1, generator, count=2)
     slow = critics.copy()
     log_deviation = torch.zeros(data.weights, requires_grad=True)
-    descend = Descent(config.learning_rate, actor, usual, critics, log_deviation)
+    descend = Descent(config.learning_rate, config.steps, actor, usual, critics, log_deviation)
 
     def step(batch: Batch, number: int) -> None:
         with torch.no_grad():

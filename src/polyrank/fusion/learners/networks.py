@@ -89,9 +89,13 @@ class Stack:
 
 
 class Descent:
-    """Adam, of stacks and single tensors together."""
+    """Adam, of stacks and single tensors together; its rate falls to 0 over its steps, along half a cosine.
 
-    def __init__(self, rate: float, *learned: Stack | Tensor) -> None:
+    So what a fit ends with does not hang on its last batches (as IQL's actor is learned; here everything is).
+    """
+
+    def __init__(self, rate: float, steps: int, *learned: Stack | Tensor) -> None:
+        self._rate, self._steps, self._taken = rate, steps, 0
         self._tensors = [each.flat if isinstance(each, Stack) else each for each in learned]
         self._adam = torch.optim.Adam(self._tensors, lr=rate, fused=True)
 
@@ -99,7 +103,10 @@ class Descent:
         """One step down the loss, whose gradient for anything else is not taken."""
         for tensor, gradient in zip(self._tensors, torch.autograd.grad(loss, self._tensors), strict=True):
             tensor.grad = gradient
+        done = min(self._taken / self._steps, 1.0)
+        self._adam.param_groups[0]["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * done))
         self._adam.step()
+        self._taken += 1
 
 
 class _Forward(torch.autograd.Function):

@@ -46,6 +46,8 @@ class TD3Config(ActorCriticConfig):
 def fit(log: SessionLog, box: Box, config: TD3Config, progress: Progress) -> Fitted:
     """Learn it from a log: y = r + γ min_j Q'_j(s', π'(s') + ε), max_π Q_1(s, π(s)).
 
+    Departure: what is served is the slow π', whose value it is that the critics learn.
+
     Raises:
         DataError, TrainingDiverged: see `Experience`, `learn`.
     """
@@ -64,7 +66,8 @@ def fit_by(
     actor = Stack((data.width,), config.hidden, data.weights, generator)
     critics = Stack((data.width, data.weights), config.hidden, 1, generator, count=2)
     slow_actor, slow_critics = actor.copy(), critics.copy()
-    learn_actor, learn_critics = Descent(config.learning_rate, actor), Descent(config.learning_rate, critics)
+    learn_actor = Descent(config.learning_rate, max(1, config.steps // config.delay), actor)
+    learn_critics = Descent(config.learning_rate, config.steps, critics)
     reach, most = config.reach, config.clip * config.reach
 
     def step(batch: Batch, number: int) -> None:
@@ -83,4 +86,4 @@ def fit_by(
         return critics(states, reach * torch.tanh(actor(states)[0])).amin(dim=0)
 
     curve = learn(name, data, config, generator, step, value, progress)
-    return Fitted(ActorPolicy(data.standard, box, actor.network(), reach), {"q": curve})
+    return Fitted(ActorPolicy(data.standard, box, slow_actor.network(), reach), {"q": curve})

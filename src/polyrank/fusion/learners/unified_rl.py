@@ -70,6 +70,7 @@ def fit(log: SessionLog, box: Box, config: UnifiedRLConfig, progress: Progress, 
     Departures: the paper has two groups of critics, for watch time and for other rewards; a session log has one reward.
     Its later version multiplies Q' by a factor φ(μ') ≤ 1 in place of subtracting, which rewards leaving the box where Q
     is negative. Whether a target is of its own critic or of all is not known. A later round starts from new networks.
+    What is served is the slow μ', whose value it is that the critics learn.
 
     Raises:
         DataError, TrainingDiverged: see `Experience`, `learn`.
@@ -78,7 +79,7 @@ def fit(log: SessionLog, box: Box, config: UnifiedRLConfig, progress: Progress, 
     actor = Stack((data.width,), config.hidden, data.weights, generator)
     critics = Stack((data.width, data.weights), config.hidden, 1, generator, count=config.critics)
     slow_actor, slow_critics = actor.copy(), critics.copy()
-    descend = Descent(config.learning_rate, actor, critics)
+    descend = Descent(config.learning_rate, config.steps, actor, critics)
     centres, half = _boxes(log, box, around)
     reach = config.reach
 
@@ -103,7 +104,7 @@ def fit(log: SessionLog, box: Box, config: UnifiedRLConfig, progress: Progress, 
         return critics(states, reach * torch.tanh(actor(states)[0])).mean(dim=0)
 
     curve = learn("unified_rl", data, config, generator, step, value, progress)
-    return Fitted(ActorPolicy(data.standard, box, actor.network(), reach), {"q": curve})
+    return Fitted(ActorPolicy(data.standard, box, slow_actor.network(), reach), {"q": curve})
 
 
 def _boxes(log: SessionLog, box: Box, around: Policy | None) -> tuple[Tensor, Tensor]:
