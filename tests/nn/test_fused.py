@@ -339,6 +339,7 @@ def program(which):
     return [float(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 def test_without_numba_a_training_runs_and_falls():
     losses = program("without")
     assert len(losses) == 16
@@ -346,5 +347,6 @@ def test_without_numba_a_training_runs_and_falls():
     assert losses[15] < losses[8]
 
 
+@pytest.mark.slow
 def test_without_numba_a_training_has_the_same_losses():
     assert program("without") == pytest.approx(program("with"), abs=1e-5)
