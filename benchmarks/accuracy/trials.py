@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,9 +108,9 @@ def _one(study: Study, trial: Trial, place: Path, path: Path, progress: Progress
         }
     measured = {part: measures(table) for part, table in tables.items()}
     seconds = round(time.process_time() - began, 1)
-    write_json(
-        path, {"name": trial.name, "sets": trial.sets, "seed": trial.seed, "steps": steps, "cpu": seconds, **measured}
-    )
+    # Where a machine keeps its files says nothing: of a path its last part.
+    sets = [re.sub(r"=/.*/", "=", each) for each in trial.sets]
+    write_json(path, {"name": trial.name, "sets": sets, "seed": trial.seed, "steps": steps, "cpu": seconds, **measured})
 
 
 def _boosted(prepared: Prepared, seed: int) -> dict[str, ScoreTable]:
