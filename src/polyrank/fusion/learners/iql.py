@@ -36,6 +36,11 @@ class IQLConfig(ActorCriticConfig):
     largest: Annotated[float, Gt(0)] = 100.0
 
 
+def expectile_loss(better: Tensor, expectile: float) -> Tensor:
+    """|τ − 1(u < 0)| u², by element (the paper's equation 4): its least mean is at the τ-expectile."""
+    return torch.where(better > 0, expectile, 1 - expectile) * better.square()
+
+
 def fit(log: SessionLog, box: Box, config: IQLConfig, progress: Progress) -> Fitted:
     """Learn it from a log.
 
@@ -62,12 +67,11 @@ def fit(log: SessionLog, box: Box, config: IQLConfig, progress: Progress) -> Fit
             known = slow(batch.states, batch.actions).amin(dim=0)
         error = (critics(batch.states, batch.actions) - target).square().mean(dim=1).sum()
         better = known - usual(batch.states)[0]
-        above = torch.where(better > 0, config.expectile, 1 - config.expectile)
         weight = (config.temperature * better.detach()).exp().clamp(max=config.largest)
         deviation = log_deviation.clamp(-5, 2)
         away = (batch.actions - torch.tanh(actor(batch.states)[0])) * (-deviation).exp()
         unlikely = (0.5 * away.square() + deviation).sum(dim=1, keepdim=True)
-        descend(error + (above * better.square()).mean() + (weight * unlikely).mean())
+        descend(error + expectile_loss(better, config.expectile).mean() + (weight * unlikely).mean())
         slow.follow(critics, config.averaging)
 
     def value(states: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Fujimoto, Gu, "A Minimalist Approach to Offline Reinforcement Learning", NeurIPS
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from annotated_types import Gt
@@ -39,9 +40,10 @@ def fit(log: SessionLog, box: Box, config: TD3BCConfig, progress: Progress) -> F
     Raises:
         DataError, TrainingDiverged: see `Experience`, `learn`.
     """
+    return fit_by("td3_bc", log, box, config, partial(actor_loss, alpha=config.alpha), progress)
 
-    def actor_loss(q: Tensor, chosen: Tensor, logged: Tensor) -> Tensor:
-        scale = config.alpha / q.detach().abs().mean().clamp_min(1e-6)
-        return (chosen - logged).square().mean() - scale * q.mean()
 
-    return fit_by("td3_bc", log, box, config, actor_loss, progress)
+def actor_loss(q: Tensor, chosen: Tensor, logged: Tensor, alpha: float) -> Tensor:
+    """Mean (π(s) − a)² − λ mean Q, λ = α / mean |Q|: see `fit`; gradients do not pass through λ."""
+    scale = alpha / q.detach().abs().mean().clamp_min(1e-6)
+    return (chosen - logged).square().mean() - scale * q.mean()
