@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from polyrank.config import nearest
-from polyrank.errors import PolyrankError, RunError
-from polyrank.files import file_sha256, read_json, write_json, writing
+from polyrank.files import read_json
+from polyrank.fusion.saved import read_saved, write_saved
 from polyrank.fusion.sessions import SessionLog
 from polyrank.metrics.checks import Rows
 from polyrank.progress import Progress
 
-FORMAT = 1
-FILE, ARRAYS = "policy.json", "policy.safetensors"
+FILE = "policy.json"
 
 
 class Policy(ABC):
@@ -213,10 +209,8 @@ def save_policy(policy: Policy, directory: Path, facts: Mapping[str, Any] | None
     Raises:
         StorageError: it cannot be written.
     """
-    with writing(directory / ARRAYS) as temporary:
-        temporary.write_bytes(save({name: np.ascontiguousarray(a) for name, a in policy.arrays().items()}))
-    head = {"format": FORMAT, "kind": policy.kind, "arrays_sha256": file_sha256(directory / ARRAYS)}
-    write_json(directory / FILE, {**head, "facts": dict(facts or {}), "policy": policy.document()})
+    document = {"facts": dict(facts or {}), "policy": policy.document()}
+    write_saved("policy", policy.kind, document, policy.arrays(), directory)
 
 
 def load_policy(directory: Path) -> Policy:
@@ -227,22 +221,7 @@ def load_policy(directory: Path) -> Policy:
     """
     from polyrank.fusion.policies import POLICIES  # those are subclasses of what is here
 
-    document = read_json(directory / FILE)
-    kind = POLICIES.get(document.get("kind", ""))
-    if document.get("format") != FORMAT or kind is None:
-        raise RunError(
-            f"a policy must be of format {FORMAT} and of a known kind",
-            received=f"{directory / FILE}: format {document.get('format')!r}, kind {document.get('kind')!r}",
-            mend=nearest(str(document.get("kind")), POLICIES),
-        )
-    try:
-        if file_sha256(directory / ARRAYS) != document["arrays_sha256"]:
-            raise ValueError(f"{ARRAYS} is not the file that was saved with it")
-        return kind.restore(document["policy"], load_file(directory / ARRAYS))
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError, PolyrankError) as error:
-        raise RunError(
-            "a policy must be whole", received=f"{directory / FILE}: {error}", mend="restore it, or fit it again"
-        ) from error
+    return read_saved("policy", POLICIES, lambda kind, found, arrays: kind.restore(found["policy"], arrays), directory)
 
 
 def load_facts(directory: Path) -> dict[str, Any]:
