@@ -2,7 +2,7 @@
 
     make bench
 
-About four hours on two cores: nothing else should run beside it. Those that read data which is not shipped
+Hours on two cores: nothing else should run beside it. Those that read data which is not shipped
 (`accuracy_kuairand.py`, `fusion_kuairand.py`, `watch_time.py`, `ope_hillstrom.py`, `balancing.py --kuairand`) take its
 place on their own command line, and are not among these.
 """
@@ -21,6 +21,10 @@ SCRIPTS = (
     "census.py",
     "claims.py",
     "task_correlation.py",
+    "conflict.py",
+    "simulator_certificate.py",
+    "rl_sessions.py",
+    "rl.py",
     "large_file.py",
     "balancing_cost.py",
     "precision.py",
