@@ -30,9 +30,12 @@ OPTIONS = {
     "piecewise numbers": ("model.number.encoding=piecewise",),
     "feature gate": ("model.feature_gate.on=true",),
     "higher rate": ("train.learning_rate=2e-3",),
+    "smaller batches": ("train.batch_size=512",),
+    "more leaves": ("data.leaves.trees=100",),
+    "average of weights": ("train.average=0.99",),
+    "dropout in towers": ("model.tower_dropout=0.3",),
+    "learned weights": ("balance.method=uncertainty",),
 }
-
-
 # What was seen to move the tasks against one another, shown with all seeds beside the config itself.
 CONTRASTS = {
     "cgc": ("model.architecture=cgc",),
@@ -60,7 +63,7 @@ def main() -> None:
         Path(__file__).parents[1] / "configs/kuairand.toml", (f"data.train={train}", f"data.test={test}"), given.out
     )
     refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
-    architectures = ("mmoe", "ple", "cgc", "shared_bottom", "adatt", "home")
+    architectures = ("mmoe", "ple", "cgc", "shared_bottom", "adatt", "home", "stem")
     plan = Plan(ABLATIONS, OPTIONS, architectures, (0, 1), tuple(range(5)), refit, CONTRASTS)
     conclude(study, plan, given, "kuairand", f"python benchmarks/accuracy_kuairand.py {given.stage} PATH")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from polyrank.errors import TrainingDiverged
 from polyrank.fusion.estimate import Estimate, estimate
 from polyrank.fusion.fqe import FQEConfig, fitted_q
+from polyrank.fusion.linear_fqe import linear_fqe
 from polyrank.fusion.policy import Box, Policy, Standard
 from polyrank.fusion.ratios import kernel_ratio, lepski
 from polyrank.fusion.sequential import paths, wpdis
@@ -42,10 +43,11 @@ class Judge:
         return cls(log, scaled, standard, box, gamma, steps, conservative)
 
     def estimates(self, policy: Policy, seed: int) -> dict[str, Any]:
-        """FQE, conservative FQE and kernel PDIS of its value, its box-exit rate, and whether they flag it unsafe."""
+        """Linear FQE, FQE, conservative FQE and kernel PDIS of its value, its box-exit rate, and why it is unsafe."""
         actions = policy.act(self.log.states)
         exits = float(self.box.outside(actions).mean())
         found = {
+            "linear": self._linear(policy),
             "fqe": self._fqe(actions, 0.0, seed),
             "conservative": self._fqe(actions, self.conservative, seed),
             "kernel": self._kernel(actions),
@@ -74,6 +76,12 @@ class Judge:
         config = FQEConfig(self.gamma, steps=self.steps, conservative=conservative, seed=seed)
         try:
             return _said(estimate(fitted_q(self.scaled, act, config, Silent()).terms, replicates=REPLICATES))
+        except TrainingDiverged as error:
+            return {"value": None, "refusal": f"it diverges ({error.received})"}
+
+    def _linear(self, policy: Policy) -> dict[str, Any]:
+        try:
+            return _said(estimate(linear_fqe(self.log, policy.act, self.gamma), replicates=REPLICATES))
         except TrainingDiverged as error:
             return {"value": None, "refusal": f"it diverges ({error.received})"}
 

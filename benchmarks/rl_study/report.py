@@ -26,7 +26,7 @@ def bars(document: Document) -> list[dict[str, Any]]:
     in_a = a["methods"].get(document["best"])
     if in_a is not None and in_a["gain"]["mean"] is not None:
         rows.append(_bar(f"{document['best']} in mode A, against the best static", "≥ −0.5 %", in_a["gain"], -0.005))
-    for estimator in ESTIMATORS[:2]:
+    for estimator in ESTIMATORS[:3]:
         rhos = [entry[estimator]["spearman"] for entry in document["estimators"].values()]
         counts = [entry[estimator]["policies"] for entry in document["estimators"].values()]
         rhos = [rho for rho in rhos if rho is not None]
@@ -77,8 +77,8 @@ def page(document: Document, worlds: Mapping[int, World]) -> str:
         )
         lines += [f"World C {seed}: estimates beside the truth; {said}.", ""]
         lines += [
-            "| policy | true value | FQE | conservative FQE | kernel PDIS | flagged |",
-            "|---|---:|---:|---:|---:|---|",
+            "| policy | true value | linear FQE | FQE | conservative FQE | kernel PDIS | flagged |",
+            "|---|---:|---:|---:|---:|---:|---|",
         ]
         for row in sorted(estimated(worlds[seed]), key=lambda row: -row["truth"]):
             cells = " | ".join(_value(row[estimator]["value"]) for estimator in ESTIMATORS)

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr, t, ttest_1samp
 from polyrank.files import read_json
 from rl_study.judging import EXITS
 
-ESTIMATORS = ("fqe", "conservative", "kernel")
+ESTIMATORS = ("linear", "fqe", "conservative", "kernel")
 LEAST = 0.01  # of headroom, of which a share is told
 World = Mapping[str, Any]  # by file name: world, static, a method, graded-…
 

@@ -19,7 +19,7 @@ QUICK = {
     "iql": SMALL,
     "td3_bc": SMALL,
     "td3": SMALL,
-    "linear_cem": {"steps": 30, "gamma": 0.0, "pessimism": 0.0},  # with gamma, a log of cut sessions is refused
+    "linear_cem": {"steps": 30, "gamma": 0.0, "pessimism": (0.0, 1.0)},  # with gamma, a log of cut sessions is refused
     "bandit": {"steps": 30, "hidden": (16,), "levels": 3, "batch_size": 32},
     "gaussian": {"steps": 30, "batch_size": 64},
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from polyrank.fusion import crossfit
-from polyrank.fusion.assess import SESSION, STEP, AssessConfig, Assessed, assess
+from polyrank.fusion.assess import MODELS, SESSION, STEP, AssessConfig, Assessed, assess
 from polyrank.fusion.compared import LOG, compare
 from polyrank.fusion.sessions import SessionLog
 from polyrank.progress import Silent
@@ -79,7 +79,7 @@ def test_every_estimator_finds_the_known_value(log, found) -> None:
             continue
         assert entry["value"] == pytest.approx(truth, rel=0.1), name
         assert entry["low"] <= entry["value"] <= entry["high"]
-        assert (entry["effective"] is None) == (name in ("dm", "fqe", "conservative_fqe"))
+        assert (entry["effective"] is None) == (name in MODELS)
 
 
 def test_lifts_over_the_log_and_over_a_worse_policy(log, found) -> None:
@@ -107,7 +107,7 @@ def test_a_policy_far_from_the_log_is_refused_not_guessed(log) -> None:
 
     document = compare(log, {"policy": assess(log, away, replace(CONFIG, steps=20), Silent())}, CONFIG, Silent())
     for name, entry in document["policies"]["policy"].items():
-        if name not in ("dm", "fqe", "conservative_fqe"):
+        if name not in MODELS:
             assert "box" in entry["refusal"], name
             assert entry["value"] is None
 

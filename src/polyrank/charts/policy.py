@@ -20,6 +20,7 @@ TITLES = {
     "wis": "WIS",
     "wpdis": "weighted PDIS",
     "wdr": "weighted DR",
+    "linear_fqe": "linear FQE",
     "fqe": "FQE",
     "conservative_fqe": "conservative FQE",
 }

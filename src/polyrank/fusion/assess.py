@@ -15,6 +15,7 @@ from polyrank.errors import TrainingDiverged
 from polyrank.fusion.crossfit import Act, Q, cross_fitted, remembered
 from polyrank.fusion.estimate import Terms, support
 from polyrank.fusion.fqe import FQEConfig
+from polyrank.fusion.linear_fqe import linear_fqe
 from polyrank.fusion.ope import Logged, dm, dr, ips, snips
 from polyrank.fusion.overlap import Shown, shown, target_log_density
 from polyrank.fusion.ratios import lepski
@@ -27,8 +28,8 @@ from polyrank.progress import Progress, Within
 STEP: Mapping[str, Callable[[Logged], Terms]] = MappingProxyType(
     {"kernel_is": ips, "kernel_snis": snips, "kernel_dr": dr, "dm": dm}
 )
-SESSION = (*SEQUENTIAL, "fqe", "conservative_fqe")
-MODELS = ("dm", "fqe", "conservative_fqe")  # whose intervals do not hold what a model has got wrong
+SESSION = (*SEQUENTIAL, "linear_fqe", "fqe", "conservative_fqe")
+MODELS = ("dm", "linear_fqe", "fqe", "conservative_fqe")  # whose intervals do not hold what a model has got wrong
 _HALF = 1.96  # standard errors in half an interval
 
 
@@ -81,8 +82,8 @@ def assess(
     """Form every estimator that applies.
 
     Of a step: importance sampling, self-normalised, doubly robust (by kernels, or by matches on a grid), and the direct
-    method with a model of the reward. Of a session: PDIS, WIS, weighted PDIS, weighted DR, FQE, and FQE with CQL's
-    penalty. Of a log whose sessions have one step each, only the last of these.
+    method with a model of the reward. Of a session: PDIS, WIS, weighted PDIS, weighted DR, FQE with a quadratic Q and
+    with a network, and the latter with CQL's penalty. Of a log whose sessions have one step each, only the last.
 
     Args:
         log: the log; no session of it may have taught the policy.
@@ -116,6 +117,11 @@ def assess(
     terms |= {
         name: _mean(learned[name].target[log.starts[:-1]]) for name in ("fqe", "conservative_fqe") if name in learned
     }
+    if not alone:
+        try:
+            terms["linear_fqe"] = linear_fqe(log, act, config.gamma)
+        except TrainingDiverged as error:
+            failed["linear_fqe"] = f"it diverged: {error.received}"
     for name, model in (("dm", "reward"), ("kernel_dr", "reward"), ("wdr", "fqe")):
         if model in failed:
             failed[name] = failed[model]

@@ -43,16 +43,12 @@ def cross_fitted(log: SessionLog, act: Act, config: FQEConfig, folds: int, progr
     Raises:
         TrainingDiverged: see `fitted_q`.
     """
-    (m, s), (center, spread) = _scale(log.states), _scale(log.actions)
-    unit = float(log.rewards.std()) or 1.0
-    states, actions = ((log.states - m) / s).astype(np.float32), ((log.actions - center) / spread).astype(np.float32)
-    scaled = replace(log, states=states, actions=actions, rewards=log.rewards / unit)
+    scaled, act, unit = unit_spread(log, act)
 
     def acts(z: Tensor) -> Tensor:
-        raw = (z.numpy() * s + m).astype(np.float32)
-        return torch.from_numpy(((np.asarray(act(raw)) - center) / spread).astype(np.float32))
+        return torch.from_numpy(act(z.numpy()))
 
-    every, done = torch.from_numpy(states), torch.from_numpy(actions)
+    every, done = torch.from_numpy(scaled.states), torch.from_numpy(scaled.actions)
     chosen = acts(every)
     member = np.random.default_rng(config.seed).permutation(len(log.sessions)) % folds
     logged, target = np.zeros((2, len(log.rewards)))
@@ -77,6 +73,21 @@ def remembered(path: Path | None, make: Callable[[], Q]) -> Q:
         with writing(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, logged=made.logged, target=made.target, curve=made.curve)
     return made
+
+
+def unit_spread(log: SessionLog, act: Act) -> tuple[SessionLog, Act, float]:
+    """The log with states and actions of mean 0 and unit spread and rewards of unit spread; the policy on it; the unit.
+
+    The unit is what a reward of 1 of that log stands for.
+    """
+    (m, s), (center, spread) = _scale(log.states), _scale(log.actions)
+    unit = float(log.rewards.std()) or 1.0
+    states, actions = ((log.states - m) / s).astype(np.float32), ((log.actions - center) / spread).astype(np.float32)
+
+    def acts(z: Rows) -> Rows:
+        return ((np.asarray(act((z * s + m).astype(np.float32))) - center) / spread).astype(np.float32)
+
+    return replace(log, states=states, actions=actions, rewards=log.rewards / unit), acts, unit
 
 
 def _scale(values: Rows) -> tuple[Floats, Floats]:

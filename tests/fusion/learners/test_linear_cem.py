@@ -38,16 +38,37 @@ def test_pessimism_stays_where_nothing_is_known(one_step):
     )
     box = Box(np.full(2, -1.0), np.full(2, 1.0))
     far = [
-        np.abs(fit(log, box, replace(QUICK, pessimism=pessimism), Silent()).policy.act(log.states)).mean()
+        np.abs(fit(log, box, replace(QUICK, pessimism=(pessimism,)), Silent()).policy.act(log.states)).mean()
         for pessimism in (0.0, 1.0)
     ]
     assert far[1] < 0.1 < far[0]
 
 
+@pytest.mark.parametrize(("rows", "noise", "better"), [(1_000, 1.0, 1), (4_000, 2.0, 0)])
+def test_the_other_half_of_the_sessions_chooses_the_pessimism(quadratic, regret, rows, noise, better):
+    """Timid where boldness follows noise, bold where it gains."""
+    log, choices = quadratic(rows, noise=noise), (0.0, 1.0)
+    own = [fit(log, Box.of(log), replace(QUICK, pessimism=(choice,)), Silent()).policy for choice in choices]
+    assert regret(own[better]) < regret(own[1 - better])
+    chosen = fit(log, Box.of(log), replace(QUICK, pessimism=choices), Silent()).policy
+    np.testing.assert_array_equal(chosen.act(log.states), own[better].act(log.states))
+
+
+def test_of_noise_the_timid_choice_is_taken_and_one_session_is_not_halved(one_step, quadratic):
+    rng, choices = np.random.default_rng(0), replace(QUICK, pessimism=(0.0, 1.0))
+    noise = one_step(
+        rng.normal(size=(300, 2)), rng.uniform(-1, 1, size=(300, 2)), np.full(300, np.log(0.25)), rng.normal(size=300)
+    )
+    box = Box(np.full(2, -1.0), np.full(2, 1.0))
+    assert np.abs(fit(noise, box, choices, Silent()).policy.act(noise.states)).mean() < 0.1
+    one = quadratic(1)
+    assert np.isfinite(fit(one, box, replace(choices, steps=3), Silent()).policy.act(one.states)).all()
+
+
 def test_a_seed_gives_the_same_again_and_the_box_holds(quadratic):
     log = quadratic(500)
     box = Box.of(log)
-    tiny = replace(QUICK, steps=10, pessimism=0.0)
+    tiny = replace(QUICK, steps=10, pessimism=(0.0,))
     states = np.random.default_rng(0).normal(scale=50, size=(50, 2)).astype(np.float32)
     one, two = (fit(log, box, tiny, Silent()).policy.act(states) for _ in range(2))
     np.testing.assert_array_equal(one, two)

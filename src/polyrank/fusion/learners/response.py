@@ -1,6 +1,6 @@
 """What weights do to the return of a session, by least squares: every step of a log counts at once, nothing is tuned.
 
-N steps, S state numbers, K weights, P features.
+N steps, P features.
 """
 
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from polyrank.fusion.learners.returns import known, returns_to_go
+from polyrank.fusion.quadratic import features
 from polyrank.fusion.sessions import SessionLog
-from polyrank.metrics.checks import Floats, Rows
+from polyrank.metrics.checks import Floats
 
 _BLOCK = 1 << 15
 
@@ -25,21 +26,6 @@ class Response:
 
     weights: Floats
     covariance: Floats
-
-
-def features(states: Rows, actions: Rows) -> Rows:
-    """`[N, P]` float32: (1, s) ⊗ (1, a, a²), all a_k a_l with k < l, all s_i s_j with i ≤ j.
-
-    Quadratic in both, with what weights do and where they are best linear in the state.
-    """
-    n = len(states)
-    seen = np.concatenate([np.ones((n, 1), np.float32), states], axis=1)
-    done = np.concatenate([np.ones((n, 1), np.float32), actions, actions * actions], axis=1)
-    both = (seen[:, :, None] * done[:, None, :]).reshape(n, -1)
-    one, other = np.triu_indices(actions.shape[1], 1)
-    i, j = np.triu_indices(states.shape[1])
-    found: Rows = np.concatenate([both, actions[:, one] * actions[:, other], states[:, i] * states[:, j]], axis=1)
-    return found.astype(np.float32, copy=False)
 
 
 def response(log: SessionLog, gamma: float, ridge: float) -> Response:

@@ -24,13 +24,18 @@ def returns_to_go(log: SessionLog, values: Rows, gamma: float) -> Floats:
     return found
 
 
+def known_sessions(log: SessionLog, gamma: float) -> Rows:
+    """The sessions whose return is in the log: numbers of those that ended, or of all with γ = 0."""
+    return np.flatnonzero(log.done[log.starts[1:] - 1] | (gamma == 0))
+
+
 def known(log: SessionLog, gamma: float) -> Rows:
     """The steps whose return is in the log: row numbers. With γ > 0, those of sessions that were cut off are not.
 
     Raises:
         DataError: there is none.
     """
-    rows = np.flatnonzero(np.repeat(log.done[log.starts[1:] - 1], log.lengths) | (gamma == 0))
+    rows = np.flatnonzero(np.isin(log.owners, known_sessions(log, gamma)))
     if not len(rows):
         raise DataError(
             "with gamma above 0 a log must have sessions that are done",
