@@ -129,33 +129,40 @@ def _death_at(step: int) -> Iterator[None]:
 
 
 # 270 of 300 rows train: 9 steps an epoch, looks after 5 and 9.
-@pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["saved at every step", "saved at evaluations"])
-@pytest.mark.parametrize(
-    ("architecture", "method", "optimizer"),
-    [
-        *((name, "static", "adam") for name in ARCHITECTURES),
-        *(("mmoe", name, "adam") for name in BALANCERS if name != "static"),
-        *(("mmoe", "static", name) for name in EMBEDDING_OPTIMIZERS if name != "adam"),
-    ],
-)
-def test_cut_off_and_resumed_equals_uninterrupted(
-    config: Config,
-    tmp_path: Path,
-    architecture: str,
-    method: str,
-    optimizer: str,
-    save_seconds: float,
+EVERY = [
+    *((name, "static", "adam") for name in ARCHITECTURES),
+    *(("mmoe", name, "adam") for name in BALANCERS if name != "static"),
+    *(("mmoe", "static", name) for name in EMBEDDING_OPTIMIZERS if name != "adam"),
+]
+MANY = (0, 7, 9, 26)  # before the first step, between looks, at an epoch's end, before the last
+FEW = [("ple", "static", "adam"), ("mmoe", "dwa", "adam"), ("mmoe", "static", "adagrad")]
+
+
+def _cut_off_and_resumed(
+    config: Config, tmp_path: Path, entry: tuple[str, str, str], deaths: tuple[int, ...], save_seconds: float
 ) -> None:
+    architecture, method, optimizer = entry
     path = config(model={"architecture": architecture}, embedding_optimizer=optimizer, save_seconds=save_seconds)
     sets = [f"balance.method={method}", *(["data.tasks=['click']"] if architecture == "single_task" else [])]
     train(path, sets, tmp_path / "whole", resume=False)
-
-    for step in (0, 7, 9, 26):
+    for step in deaths:
         with _death_at(step), pytest.raises(ZeroDivisionError, match=f"step {step}"):
             train(path, sets, tmp_path / "cut", resume=True)
     train(path, sets, tmp_path / "cut", resume=True)
-
     _assert_same(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("entry", EVERY, ids="-".join)
+def test_cut_off_and_resumed_equals_uninterrupted(config: Config, tmp_path: Path, entry: tuple[str, str, str]) -> None:
+    _cut_off_and_resumed(config, tmp_path, entry, (16,), 0.0)
+
+
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["saved at every step", "saved at evaluations"])
+@pytest.mark.parametrize(
+    "entry", [pytest.param(entry, marks=() if entry in FEW else pytest.mark.slow) for entry in EVERY], ids="-".join
+)
+def test_cut_off_many_times(config: Config, tmp_path: Path, entry: tuple[str, str, str], save_seconds: float) -> None:
+    _cut_off_and_resumed(config, tmp_path, entry, MANY, save_seconds)
 
 
 def test_cut_off_and_resumed_with_every_option(config: Config, tmp_path: Path) -> None:
