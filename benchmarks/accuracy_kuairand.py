@@ -32,15 +32,14 @@ OPTIONS = {
     "higher rate": ("train.learning_rate=2e-3",),
     "smaller batches": ("train.batch_size=512",),
     "more leaves": ("data.leaves.trees=100",),
-    "average of weights": ("train.average=0.99",),
+    "no average of weights": ("train.average=0",),
     "dropout in towers": ("model.tower_dropout=0.3",),
     "learned weights": ("balance.method=uncertainty",),
 }
 # What was seen to move the tasks against one another, shown with all seeds beside the config itself.
 CONTRASTS = {
     "cgc": ("model.architecture=cgc",),
-    "all tasks count alike": ("balance.static.weights={}",),
-    "all tasks count alike, cgc": ("balance.static.weights={}", "model.architecture=cgc"),
+    "cgc, wider embeddings, 4 epochs": ("model.architecture=cgc", "model.embedding_width=32", "train.epochs=4"),
 }
 
 
