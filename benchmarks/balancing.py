@@ -54,6 +54,7 @@ def settings_of(log: str, architecture: str, method: str, seed: int, arguments: 
         f"train.seed={seed}",
         f"train.epochs={arguments.epochs}",
         "train.patience=0",
+        "train.threads=1",  # two logs side by side would be in each other's way with more
     ]
     if log == "census":
         return parse_settings(override(DEMO, [*CENSUS_KNOBS, *knobs]), Path.cwd())
