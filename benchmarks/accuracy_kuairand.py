@@ -37,7 +37,10 @@ OPTIONS = {
     "learned weights": ("balance.method=uncertainty",),
 }
 # What was seen to move the tasks against one another, shown with all seeds beside the config itself.
-CONTRASTS = {"cgc": ("model.architecture=cgc",)}
+CONTRASTS = {
+    "cgc": ("model.architecture=cgc",),
+    "cgc, smaller batches": ("model.architecture=cgc", "train.batch_size=512", "train.epochs=4"),
+}
 
 
 def newest(train: Path, out: Path) -> Path:
