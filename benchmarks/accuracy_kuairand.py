@@ -5,7 +5,8 @@
 
 PATH is a folder with train.parquet and valid.parquet (see configs/kuairand.toml); the data is not shipped. `search`
 holds out the newest tenth of train.parquet and tries options and architectures on top of the config by it; `final`
-trains the config, for as many epochs as it says, on all of train.parquet and keeps the last weights, with five seeds.
+trains the config, and what was seen to move tasks against one another, for as many epochs as they say, on all of
+train.parquet and keeps the last weights, with five seeds.
 Figures are of valid.parquet, by which nothing is chosen. Finished trainings are kept: the same command goes on. Writes
 benchmarks/results/<date>-accuracy-kuairand-<stage>.{json,md}.
 """
@@ -62,7 +63,7 @@ def main() -> None:
         Path(__file__).parents[1] / "configs/kuairand.toml", (f"data.train={train}", f"data.test={test}"), given.out
     )
     refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
-    architectures = ("mmoe", "ple", "shared_bottom", "adatt", "home", "stem")
+    architectures = ("mmoe", "ple", "shared_bottom", "adatt", "home", "stem") if given.stage == "search" else ()
     plan = Plan(ABLATIONS, OPTIONS, architectures, (0, 1), tuple(range(5)), refit, CONTRASTS)
     conclude(study, plan, given, "kuairand", f"python benchmarks/accuracy_kuairand.py {given.stage} PATH")
 
