@@ -116,9 +116,8 @@ def fitted(method: str, log: SessionLog, knobs: dict[str, Any]) -> Policy:
     return known.fit(log, Box.of(log), known.config(**knobs), Silent()).policy
 
 
-def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any) -> dict[str, Any]:
-    """Shares of the optimum by method, side and seed."""
-    found: dict[str, Any] = {}
+def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Shares of the optimum by method, side and seed; into `found`, method by method."""
     for method, own in OWN.items():
         knobs, shares = COMMON | own, {"ours": [], "d3rlpy": []}
         for seed in range(given.seeds):
@@ -128,7 +127,8 @@ def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any) -
             peer.ask(do="fit", steps=given.steps)
             shares["d3rlpy"].append(PROBLEM.share(peer, 500))
             say(f"{method}, seed {seed}: ours {shares['ours'][-1]:.3f}, d3rlpy {shares['d3rlpy'][-1]:.3f}")
-        found[method] = {"knobs": knobs, "shares": shares}
+        found[method] = {"knobs": knobs, "steps": given.steps, "shares": shares}
+        say(f"{method} is done")
     for method, knobs in {"unified_rl": {"reach": 1 / 0.15}, "td3": {}}.items():  # no peer has the first
         shares = []
         for seed in range(given.seeds):
@@ -136,7 +136,7 @@ def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any) -
                 PROBLEM.share(fitted(method, log, COMMON | knobs | {"steps": given.steps, "seed": seed}), 500)
             )
             say(f"{method}, seed {seed}: {shares[-1]:.3f}")
-        found[method] = {"knobs": COMMON | knobs, "shares": {"ours": shares}}
+        found[method] = {"knobs": COMMON | knobs, "steps": given.steps, "shares": {"ours": shares}}
     return found
 
 
@@ -241,6 +241,11 @@ def main() -> None:
 
     def say(text: str) -> None:
         print(f"[{(time.monotonic() - began) / 60:.1f} min] {text}", flush=True)
+        write()
+
+    def write() -> None:
+        target.write_text(json.dumps(document, indent=1) + "\n")
+        target.with_suffix(".md").write_text(table(document))
 
     target = HERE / (".d3rlpy" if given.quick else "results") / f"{date.today().isoformat()}-rl-learners.json"
     document: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
@@ -257,13 +262,12 @@ def main() -> None:
         parts = {
             "latency": lambda: latency(log, say),
             "speed": lambda: speed(log, peer, given, say),
-            "values": lambda: values(log, peer, given, say),
+            "values": lambda: values(log, peer, given, say, document.setdefault("values", {})),
         }
         for name, part in parts.items():
             if name in given.only:
                 document[name] = part()
-                target.write_text(json.dumps(document, indent=1) + "\n")
-                target.with_suffix(".md").write_text(table(document))
+                write()
     print(f"\n{table(document)}")
 
 
