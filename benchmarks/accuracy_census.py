@@ -32,7 +32,7 @@ PLAN = Plan(
         "average of weights": ("train.average=0.999",),
         "label smoothing": ("train.label_smoothing=0.01",),
     },
-    architectures=("mmoe", "ple", "cgc", "omoe", "shared_bottom"),
+    architectures=("mmoe", "ple", "cgc", "omoe", "shared_bottom", "dselect_k"),
     seeds=(0, 1, 2),
     final=tuple(range(10)),
 )
