@@ -116,8 +116,9 @@ def fitted(method: str, log: SessionLog, knobs: dict[str, Any]) -> Policy:
     return known.fit(log, Box.of(log), known.config(**knobs), Silent()).policy
 
 
-def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, found: dict[str, Any]) -> dict[str, Any]:
-    """Shares of the optimum by method, side and seed; into `found`, method by method."""
+def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, keep: Any) -> dict[str, Any]:
+    """Shares of the optimum by method, side and seed; `keep` is given what there is after each method."""
+    found: dict[str, Any] = {}
     for method, own in OWN.items():
         knobs, shares = COMMON | own, {"ours": [], "d3rlpy": []}
         for seed in range(given.seeds):
@@ -128,7 +129,7 @@ def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, f
             shares["d3rlpy"].append(PROBLEM.share(peer, 500))
             say(f"{method}, seed {seed}: ours {shares['ours'][-1]:.3f}, d3rlpy {shares['d3rlpy'][-1]:.3f}")
         found[method] = {"knobs": knobs, "steps": given.steps, "shares": shares}
-        say(f"{method} is done")
+        keep(found)
     for method, knobs in {"unified_rl": {"reach": 1 / 0.15}, "td3": {}}.items():  # no peer has the first
         shares = []
         for seed in range(given.seeds):
@@ -241,9 +242,9 @@ def main() -> None:
 
     def say(text: str) -> None:
         print(f"[{(time.monotonic() - began) / 60:.1f} min] {text}", flush=True)
-        write()
 
-    def write() -> None:
+    def keep(name: str, found: Any) -> None:
+        document[name] = found
         target.write_text(json.dumps(document, indent=1) + "\n")
         target.with_suffix(".md").write_text(table(document))
 
@@ -262,12 +263,11 @@ def main() -> None:
         parts = {
             "latency": lambda: latency(log, say),
             "speed": lambda: speed(log, peer, given, say),
-            "values": lambda: values(log, peer, given, say, document.setdefault("values", {})),
+            "values": lambda: values(log, peer, given, say, lambda found: keep("values", found)),
         }
         for name, part in parts.items():
             if name in given.only:
-                document[name] = part()
-                write()
+                keep(name, part())
     print(f"\n{table(document)}")
 
 

@@ -82,7 +82,7 @@ def fit(log: SessionLog, box: Box, config: LinearCEMConfig, progress: Progress) 
     judged = scaled.states[rng.choice(len(log.rewards), min(config.states, len(log.rewards)), replace=False)]
     start = np.zeros((log.actions.shape[1], log.states.shape[1] + 1))
     start[:, -1] = scaled.actions.mean(axis=0)
-    choices = config.pessimism if len(known_sessions(log, config.gamma)) > 1 else config.pessimism[-1:]
+    choices = config.pessimism if known_sessions(log, config.gamma).sum() > 1 else config.pessimism[-1:]
     searches = 1 if len(choices) == 1 else 1 + 2 * len(choices)
     with progress.bar("evolving the policy", searches * config.steps, unit="generations") as bar:
         chosen = choices[-1]
@@ -100,7 +100,7 @@ def _chosen(
     log: SessionLog, judged: Rows, start: Floats, config: LinearCEMConfig, rng: np.random.Generator, bar: Bar
 ) -> float:
     """The pessimism whose policies gain most by the sessions that did not find them, where it is sure they gain."""
-    sessions = known_sessions(log, config.gamma)
+    sessions = np.flatnonzero(known_sessions(log, config.gamma))
     halves = np.zeros((2, len(log.sessions)), np.bool_)
     for half, some in zip(halves, np.array_split(rng.permutation(sessions), 2), strict=True):
         half[some] = True

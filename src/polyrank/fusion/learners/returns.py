@@ -25,8 +25,9 @@ def returns_to_go(log: SessionLog, values: Rows, gamma: float) -> Floats:
 
 
 def known_sessions(log: SessionLog, gamma: float) -> Rows:
-    """The sessions whose return is in the log: numbers of those that ended, or of all with γ = 0."""
-    return np.flatnonzero(log.done[log.starts[1:] - 1] | (gamma == 0))
+    """`[S]` bool, the sessions whose return is in the log: those that ended, or with γ = 0 all."""
+    found: Rows = log.done[log.starts[1:] - 1] | (gamma == 0)
+    return found
 
 
 def known(log: SessionLog, gamma: float) -> Rows:
@@ -35,7 +36,7 @@ def known(log: SessionLog, gamma: float) -> Rows:
     Raises:
         DataError: there is none.
     """
-    rows = np.flatnonzero(np.isin(log.owners, known_sessions(log, gamma)))
+    rows = np.flatnonzero(np.repeat(known_sessions(log, gamma), log.lengths))
     if not len(rows):
         raise DataError(
             "with gamma above 0 a log must have sessions that are done",
