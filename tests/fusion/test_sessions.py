@@ -32,6 +32,7 @@ def test_rows_come_in_order_of_session_and_step(tmp_path):
     assert log.states.tolist() == [[5, 6], [3, 4], [1, 2]]
     assert log.rewards.tolist() == [3, 2, 1]
     assert log.done.tolist() == [False, False, True]  # session 3 was cut off
+    assert log.outcomes.tolist() == [1, 2]  # what came after session 3's only step nobody knows
     assert log.signals["dwell"].tolist() == [30, 20, 10]
     np.testing.assert_array_equal(log.padded(log.rewards, np.nan), [[3, np.nan], [2, 1]])
 

@@ -92,9 +92,7 @@ def fitted_q(log: SessionLog, act: Act, config: FQEConfig, progress: Progress) -
     states, actions = torch.from_numpy(log.states), torch.from_numpy(log.actions)
     rewards, done = torch.from_numpy(log.rewards).float(), torch.from_numpy(log.done)
     first = states[torch.from_numpy(log.starts[:-1])]
-    last = np.zeros(len(log.rewards), np.bool_)
-    last[log.starts[1:] - 1] = True
-    usable = torch.from_numpy(np.flatnonzero(~last | log.done))
+    usable = torch.from_numpy(log.outcomes)
     # An untrained Q is below 1 wherever it stands: where there is hardly a reward, that is no divergence.
     highest = _BEYOND * max(float(rewards.abs().max()) / (1 - config.gamma), 0.1)
     with torch.no_grad():

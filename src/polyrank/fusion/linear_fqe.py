@@ -42,9 +42,7 @@ def linear_fqe(log: SessionLog, act: Act, gamma: float, *, ridge: float = 1e-4) 
     """
     log, act, unit = unit_spread(log, act)
     chosen = np.asarray(act(log.states), np.float32)
-    last = np.zeros(len(log.rewards), np.bool_)
-    last[log.starts[1:] - 1] = True
-    usable = np.flatnonzero(~last | log.done)
+    usable = log.outcomes
     size = features(log.states[:1], log.actions[:1]).shape[1]
     gram, moved, earned = np.zeros((size, size)), np.zeros((size, size)), np.zeros(size)
     blocks = [usable[begin : begin + _BLOCK] for begin in range(0, len(usable), _BLOCK)]

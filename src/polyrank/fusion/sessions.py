@@ -54,6 +54,13 @@ class SessionLog:
         """`[N]` the session of each step, counted from 0."""
         return np.repeat(np.arange(len(self.sessions)), self.lengths)
 
+    @property
+    def outcomes(self) -> Rows:
+        """Numbers of the steps whose outcome is in the log: another follows, or the session is done."""
+        going = np.ones(len(self.rewards), np.bool_)
+        going[self.starts[1:] - 1] = False
+        return np.flatnonzero(going | self.done)
+
     def select(self, sessions: Rows) -> "SessionLog":
         """The sessions that `[S]` bool names."""
         mine = np.asarray(sessions, np.bool_)

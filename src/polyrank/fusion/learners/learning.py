@@ -92,9 +92,7 @@ class Experience:
         deviation, largest = float(np.std(log.rewards)), float(np.abs(log.rewards).max())
         self.unit = deviation if deviation > 1e-6 * largest else largest or 1.0
         self.highest = _BEYOND * (largest / self.unit or 1.0)
-        last = np.zeros(len(log.rewards), np.bool_)
-        last[log.starts[1:] - 1] = True
-        usable = np.flatnonzero(~last | log.done)
+        usable = log.outcomes
         if not len(usable):
             raise DataError(
                 "a session log must hold a step whose outcome is known: another follows, or it is done",
