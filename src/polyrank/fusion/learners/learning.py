@@ -30,8 +30,8 @@ class ActorCriticConfig:
         gamma: γ, of a step; BatchRL-MTF's is 0.95.
         hidden: the hidden layers of every network. What states of some tens of numbers need; papers of robots use
             (256, 256), those of fusion do not say.
-        learning_rate: Adam's at the beginning, for every network; it falls to 0 along half a cosine. BatchRL-MTF:
-            0.00002 with 300,000 steps.
+        learning_rate: Adam's at the beginning, for every network; over the second half of the steps it falls to 0
+            along half a cosine. BatchRL-MTF: 0.00002 with 300,000 steps.
         batch_size: B.
         steps: training steps.
         averaging: τ: slow copies move by this share of the difference after each step.

@@ -89,9 +89,10 @@ class Stack:
 
 
 class Descent:
-    """Adam, of stacks and single tensors together; its rate falls to 0 over its steps, along half a cosine.
+    """Adam, of stacks and single tensors together; its rate falls to 0 along half a cosine, from half-way on.
 
-    So what a fit ends with does not hang on its last batches (as IQL's actor is learned; here everything is).
+    So what a fit ends with does not hang on its last batches (IQL's actor is learned so, from the beginning; here
+    everything is, and later: short fits get further).
     """
 
     def __init__(self, rate: float, steps: int, *learned: Stack | Tensor) -> None:
@@ -103,7 +104,7 @@ class Descent:
         """One step down the loss, whose gradient for anything else is not taken."""
         for tensor, gradient in zip(self._tensors, torch.autograd.grad(loss, self._tensors), strict=True):
             tensor.grad = gradient
-        done = min(self._taken / self._steps, 1.0)
+        done = min(max(2 * self._taken / self._steps - 1, 0.0), 1.0)
         self._adam.param_groups[0]["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * done))
         self._adam.step()
         self._taken += 1
