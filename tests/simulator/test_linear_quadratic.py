@@ -46,6 +46,13 @@ def test_the_share_of_the_optimum():
     assert PROBLEM.share(StaticPolicy(np.ones(2))) < 0
 
 
+def test_how_much_of_the_optimum_is_reached():
+    best, nothing = PROBLEM.best(), 0 * PROBLEM.best()
+    assert PROBLEM.reached(Linear(best)) == pytest.approx(1)
+    expected = PROBLEM.value(best) / PROBLEM.value(nothing)
+    assert PROBLEM.reached(Linear(nothing), 20_000) == pytest.approx(expected, abs=0.01)
+
+
 def test_the_log():
     log = PROBLEM.log(4_000, width=1.5, longest=12, seed=3)
     lengths = log.lengths
