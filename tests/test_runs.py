@@ -347,6 +347,23 @@ def test_every_call_of_a_run_is_remembered(configure: Configure, tmp_path: Path)
     assert "not bit for bit" in heard.lines[0]
 
 
+def test_the_precision_is_decided_once_a_run(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` measures, and beside other work a second measurement may come out otherwise."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": False, "avx512_bf16": True})
+    settings, whole, run, heard = configure(), tmp_path / "whole", tmp_path / "run", Heard()
+    monkeypatch.setattr("polyrank.training.precision.speedup", lambda: 2.0)
+    train_settings(settings, whole)
+    _cut_off_after(settings, run, 7)
+
+    monkeypatch.setattr("polyrank.training.precision.speedup", lambda: 0.5)
+    train_settings(settings, run, resume=True, progress=heard)
+    assert heard.lines == []
+    first, second = (load_checkpoint(of / "checkpoints/last.safetensors")["model"] for of in (whole, run))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 def test_one_process_a_run(configure: Configure, tmp_path: Path) -> None:
     settings, run = configure(), tmp_path / "run"
     _cut_off_after(settings, run, 7)

@@ -40,7 +40,7 @@ from polyrank.rankers import build_ranker
 from polyrank.settings import Settings, load_settings
 from polyrank.training.checkpoint import load_checkpoint
 from polyrank.training.loop import Trainer, TrainResult
-from polyrank.training.precision import resolve
+from polyrank.training.precision import Precision, resolve
 from polyrank.warm_start import OldRun
 
 EVALUATION_BATCH = 8_192
@@ -152,7 +152,8 @@ def begin(directory: Path, settings: Settings, schema: Schema, progress: Progres
     """
     saved = directory / "config.toml"
     _check_config(saved, settings)
-    threads, precision = settings.train.threads or torch.get_num_threads(), resolve(settings.train.precision)
+    threads = settings.train.threads or torch.get_num_threads()
+    precision = resolve(_decided(directory, settings.train.precision))
     environment = _environment(directory, threads, precision, progress)
     save_schema(schema, directory / "schema.toml")
     old = _old_run(settings)
@@ -199,11 +200,19 @@ def train_run(
         Loader(prepared.schema, prepared.parts[part], size, settings.train.seed, settings.data.tasks)
         for part, size in (("train", settings.train.batch_size), ("valid", EVALUATION_BATCH))
     )
-    trainer = Trainer(ranker, balancer, train, valid, settings.train, directory, progress, observer)
+    asked = replace(settings.train, precision=_decided(directory, settings.train.precision))
+    trainer = Trainer(ranker, balancer, train, valid, asked, directory, progress, observer)
     result = trainer.fit(resume=resume)
     ranker.load_state_dict(load_checkpoint(directory / "checkpoints/best.safetensors")["model"])
     ranker.eval()
     return ranker, result
+
+
+def _decided(directory: Path, asked: Precision) -> Precision:
+    """What a run was begun in, for `auto`, which is decided once: measured again, it might come out otherwise."""
+    saved = directory / "environment.json"
+    decided: Precision = read_json(saved).get("precision", asked) if asked == "auto" and saved.exists() else asked
+    return decided
 
 
 def _old_run(settings: Settings) -> OldRun | None:
@@ -364,11 +373,6 @@ def _environment(directory: Path, threads: int, precision: str, progress: Progre
             progress.say(
                 f"{threads} threads, where {directory} has had {calls[-1].get('threads')}: what is trained from here "
                 "on is as good, but not bit for bit what an uninterrupted run would give"
-            )
-        if first.get("precision") != precision:
-            progress.say(
-                f"products in {precision}, where {directory} began in {first.get('precision')}: this processor is "
-                f"another; --set train.precision={first.get('precision')} goes on as it began"
             )
         return first | {"resumed": [*calls[1:], call]}
     packages = ["polyrank", "torch", "numpy", "pyarrow", "lightgbm"]

@@ -91,13 +91,13 @@ def test_without_torch_it_is_the_same():
         Network.of(network.arrays("q"), "r")
 
 
-def test_descent_is_adam_whose_rate_falls():
+def test_descent_is_adam_whose_rate_falls_over_the_second_half():
     stack, other = stack_of(), stack_of()
     single, its = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     descend, theirs = Descent(0.01, 10, stack, single), torch.optim.Adam([other.flat, its], lr=0.01)
     parts = [torch.randn(9, 3), torch.randn(9, 2)]
-    for number in range(5):
-        theirs.param_groups[0]["lr"] = 0.005 * (1 + np.cos(np.pi * number / 10))
+    for number in range(9):
+        theirs.param_groups[0]["lr"] = 0.01 if number <= 5 else 0.005 * (1 + np.cos(np.pi * (number - 5) / 5))
         descend((stack(*parts) * single).square().mean())
         theirs.zero_grad()
         (other(*parts) * its).square().mean().backward()
