@@ -3,8 +3,9 @@
 Fixtures hand out functions, because test modules cannot import one another (`--import-mode=importlib`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,20 @@ settings.load_profile("tests")
 
 # Ids that float32 merges (2**24 and 2**24 + 1), that int32 cannot hold, and that float64 merges (2**53 and 2**53 + 1).
 VIDEO_IDS = np.array([7, 2**24, 2**24 + 1, 2**31 + 5, 2**31 + 6, 2**53, 2**53 + 1, 2**63 - 1], np.int64)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick() -> Iterator[None]:
+    """What takes most of the time of a thousand small trainings, and changes nothing about them.
+
+    No test pulls the plug, and a disk is slow to say that it has written. And the garbage collector, which a training
+    calls once, has the whole test suite to search.
+    """
+    idle = SimpleNamespace(unfreeze=lambda: None, collect=lambda: None, freeze=lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr("polyrank.training.loop.gc", idle)
+        yield
 
 
 @pytest.fixture(autouse=True)

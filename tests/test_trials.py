@@ -15,12 +15,6 @@ SPACE = {"x": Range(-2.0, 2.0), "y": Range(-2.0, 2.0), "z": Range(choices=("a", 
 FIRST = {"x": 1.5, "y": -1.5, "z": '"b"'}
 
 
-@pytest.fixture(autouse=True)
-def _unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal asks the disk to have written every line: no test pulls the plug."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def opened(folder: Path, first: dict[str, Any] | None = FIRST, **config: Any) -> Trials:
     return Trials(folder / "trials.journal", TuneConfig(**{"startup": 5, **config}), SPACE, first)
 

@@ -54,12 +54,10 @@ BOTH = ["tune.objectives=['click', 'watch']"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _unflushed() -> Any:
-    """Nothing here pulls the plug, and the disk is slow to say that it has written."""
+def _same_threads() -> Any:
+    """Trainings set the number of threads."""
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
-        yield
+    yield
     torch.set_num_threads(threads)
 
 

@@ -38,9 +38,10 @@ Config = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    monkeypatch.setattr("polyrank.experiment.run_html", lambda run: "")  # a third of the time, and not compared
     yield
     torch.set_num_threads(before)
 
@@ -154,7 +155,7 @@ def _cut_off_and_resumed(
 
 @pytest.mark.parametrize("entry", EVERY, ids="-".join)
 def test_cut_off_and_resumed_equals_uninterrupted(config: Config, tmp_path: Path, entry: tuple[str, str, str]) -> None:
-    _cut_off_and_resumed(config, tmp_path, entry, (16,), 0.0)
+    _cut_off_and_resumed(config, tmp_path, entry, (16,), 1e9)
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["saved at every step", "saved at evaluations"])

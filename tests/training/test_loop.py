@@ -174,8 +174,9 @@ def test_training_again_gives_the_same_bits_and_another_seed_does_not(make: Make
     assert not _same(first, other)
 
 
-def test_what_an_earlier_training_froze_is_let_go(make: Make) -> None:
+def test_what_an_earlier_training_froze_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search trains one model after another in one process: with the collector frozen each would stay."""
+    monkeypatch.setattr("polyrank.training.loop.gc", gc)
 
     class Model:
         """Holds itself, as a ranker does by its hooks."""
