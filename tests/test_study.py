@@ -81,9 +81,9 @@ def in_turn(jobs, workers, progress):
 
 
 def mostly_in_turn(jobs, workers, progress):
-    """The last three runs in processes of their own, two side by side, as all of them are in earnest."""
-    in_turn(jobs[:-3], workers, progress)
-    return run_all(jobs[-3:], workers, progress)
+    """The last two runs in processes of their own, two side by side, as all of them are in earnest."""
+    in_turn(jobs[:-2], workers, progress)
+    return run_all(jobs[-2:], workers, progress)
 
 
 @pytest.fixture(scope="module", autouse=True)

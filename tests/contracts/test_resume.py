@@ -231,7 +231,7 @@ def test_signals_at_random_moments(config: Config, tmp_path: Path, monkeypatch: 
     run, moments = tmp_path / "killed", np.random.default_rng(11)
 
     steps = [0]
-    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
         monkeypatch.setattr(sys, "argv", ["polyrank", "train", str(path), "--out", str(run), "--resume"])
         process = FORKS.Process(target=cli.main)
         process.start()
