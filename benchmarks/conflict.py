@@ -6,7 +6,7 @@ Four regression tasks of `polyrank.simulator.tasks`, y_k = sin(w_kᵀx) + ε on 
 task's knowledge serves another), and all the same but for the noise, of standard deviation 0.3. `polyrank compare
 configs/conflict.toml`: every trunk, expert and own network has one layer of six units. Six units are enough for any one
 of the tasks, and too few to carry four directions both ways. PLE (--experts of each task and as many shared ones, at
-two levels) and MMoE have more experts of the same width, so more parameters too, which the result names. Five seeds,
+two levels) and MMoE have more experts of the same width, so more parameters too, which the result names. Ten seeds,
 4,000 training rows, 3,000 test rows, 30 epochs.
 
 What is done is kept in --out: the same command goes on. Writes benchmarks/results/<date>-conflict.json and .md
