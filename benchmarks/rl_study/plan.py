@@ -19,7 +19,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "gaussian": {"gamma": 0.99, "sigma": 0.8, "narrowest": 0.4},
     **{name: {"steps": 6_000, "learning_rate": 1e-3} for name in ("batchrl_mtf", "iql", "td3_bc", "td3")},
     "cql": {"steps": 3_000, "learning_rate": 1e-3},
-    "unified_rl": {"steps": 4_000, "learning_rate": 1e-3},
+    # With the paper's η = 1.2 the actor leaves the box in 7 % of the states of world 100, and loses 6 % there.
+    "unified_rl": {"steps": 4_000, "learning_rate": 1e-3, "eta": 12.0},
 }
 
 
