@@ -47,10 +47,17 @@ OWN: dict[str, dict[str, Any]] = {
     "iql": {"temperature": 10.0, "expectile": 0.7},
     "td3_bc": {"alpha": 20.0},
 }
-ALONE: dict[str, dict[str, Any]] = {"unified_rl": {"reach": 1.0, "critics": 8, "every": 1}}  # no peer has it
 OURS: dict[str, Any] = {"hidden": (64, 64), "candidates": 10, "batch_size": 256}  # BatchRL-MTF's by default
 MORE = OURS | {"candidates": 100}  # d3rlpy's number, with small networks
 THEIRS: dict[str, Any] = {"hidden": (256, 256), "candidates": 100, "batch_size": 100}  # d3rlpy's by default
+BOTH = ("ours", "d3rlpy")
+# What is learned: the method, its knobs, and the sides that know it. The last: BCQ with the sizes each has by default.
+LEARNED: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    **{method: (method, COMMON | own, BOTH) for method, own in OWN.items()},
+    "unified_rl": ("unified_rl", COMMON | {"reach": 1.0, "critics": 8, "every": 1}, ("ours",)),
+    "BCQ, our sizes": ("batchrl_mtf", COMMON | OWN["batchrl_mtf"] | OURS, ("ours",)),
+    "BCQ, d3rlpy's sizes": ("batchrl_mtf", COMMON | OWN["batchrl_mtf"] | THEIRS, ("d3rlpy",)),
+}
 SIZES = ((OURS, OURS), (MORE, MORE), (THEIRS, THEIRS), (OURS, THEIRS))  # ours, d3rlpy's
 
 
@@ -120,12 +127,13 @@ def fitted(method: str, log: SessionLog, knobs: dict[str, Any]) -> Policy:
     return known.fit(log, Box.of(log), known.config(**knobs), Silent()).policy
 
 
-def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, keep: Any) -> dict[str, Any]:
-    """What each method reaches, by side and seed; `keep` is given what there is after each method."""
-    found: dict[str, Any] = {}
-    for method, own in (OWN | ALONE).items():
-        knobs: dict[str, Any] = COMMON | own
-        sides: dict[str, list[dict[str, float]]] = {"ours": []} | ({"d3rlpy": []} if method in OWN else {})
+def values(
+    log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, keep: Any, found: dict[str, Any]
+) -> dict[str, Any]:
+    """What each method reaches, by side and seed, added to what was found; `keep` is given what there is after each."""
+    for name in given.methods:
+        method, knobs, known = LEARNED[name]
+        sides: dict[str, list[dict[str, float]]] = {side: [] for side in known}
         for seed in range(given.seeds):
             for side, measured in sides.items():
                 if side == "ours":
@@ -135,8 +143,8 @@ def values(log: SessionLog, peer: Theirs, given: argparse.Namespace, say: Any, k
                     peer.ask(do="fit", steps=given.steps)
                     actor = peer
                 measured.append({"reached": PROBLEM.reached(actor, 500), "share": PROBLEM.share(actor, 500)})
-                say(f"{method}, seed {seed}, {side}: {measured[-1]}")
-        found[method] = {"knobs": knobs, "steps": given.steps, "sides": sides}
+                say(f"{name}, seed {seed}, {side}: {measured[-1]}")
+        found = found | {name: {"knobs": knobs, "steps": given.steps, "sides": sides}}
         keep(found)
     return found
 
@@ -236,6 +244,7 @@ def main() -> None:
         "--only", nargs="+", choices=("values", "speed", "latency"), default=("values", "speed", "latency")
     )
     parser.add_argument("--steps", type=int, default=8_000, help="updates of each fit whose value is taken")
+    parser.add_argument("--methods", nargs="+", choices=LEARNED, default=list(LEARNED), help="whose values are taken")
     parser.add_argument("--timed", type=int, default=300, help="updates of a timed round at 10 candidates")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
@@ -272,7 +281,9 @@ def main() -> None:
         parts = {
             "latency": lambda: latency(log, say),
             "speed": lambda: speed(log, peer, given, say),
-            "values": lambda: values(log, peer, given, say, lambda found: keep("values", found)),
+            "values": lambda: values(
+                log, peer, given, say, lambda found: keep("values", found), document.get("values", {})
+            ),
         }
         for name, part in parts.items():
             if name in given.only:
