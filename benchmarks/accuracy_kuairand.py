@@ -43,7 +43,7 @@ CONTRASTS = {
     "cgc": ("model.architecture=cgc",),
     "cgc, smaller batches": _SMALLER,
     # Of the variations of the line above that the held-out rows saw, the best (width 24 and 32, two and four members,
-    # wider experts, more dropout, a longer average).
+    # wider experts, more dropout, a longer average, click counting double).
     "cgc, smaller batches, wider, two members": (*_SMALLER, "model.embedding_width=32", "model.ensemble.members=2"),
 }
 

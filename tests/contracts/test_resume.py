@@ -145,7 +145,7 @@ def _cut_off_and_resumed(
     architecture, method, optimizer = entry
     path = config(model={"architecture": architecture}, embedding_optimizer=optimizer, save_seconds=save_seconds)
     sets = [f"balance.method={method}", *(["data.tasks=['click']"] if architecture == "single_task" else [])]
-    train(path, sets, tmp_path / "whole", resume=False)
+    train(path, [*sets, "train.save_seconds=1e9"], tmp_path / "whole", resume=False)
     for step in deaths:
         with _death_at(step), pytest.raises(ZeroDivisionError, match=f"step {step}"):
             train(path, sets, tmp_path / "cut", resume=True)
@@ -155,7 +155,7 @@ def _cut_off_and_resumed(
 
 @pytest.mark.parametrize("entry", EVERY, ids="-".join)
 def test_cut_off_and_resumed_equals_uninterrupted(config: Config, tmp_path: Path, entry: tuple[str, str, str]) -> None:
-    _cut_off_and_resumed(config, tmp_path, entry, (16,), 1e9)
+    _cut_off_and_resumed(config, tmp_path, entry, (16,), 0.0)
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["saved at every step", "saved at evaluations"])
@@ -231,7 +231,7 @@ def test_signals_at_random_moments(config: Config, tmp_path: Path, monkeypatch: 
     run, moments = tmp_path / "killed", np.random.default_rng(11)
 
     steps = [0]
-    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
         monkeypatch.setattr(sys, "argv", ["polyrank", "train", str(path), "--out", str(run), "--resume"])
         process = FORKS.Process(target=cli.main)
         process.start()

@@ -60,6 +60,6 @@ def test_the_best_is_the_largest_of_the_lesser_of_two_qs(learner):
 
 def test_it_gains_most_of_what_a_known_problem_holds(quadratic, regret):
     log = quadratic(4_000)
-    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 5e-3, "batch_size": 128, "rho": 0.5, "clip": 1.5}
+    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 3e-3, "batch_size": 128, "rho": 0.5, "clip": 1.5}
     policy = fit(log, Box.of(log), BatchRLMTFConfig(**knobs), Silent()).policy
-    assert regret(policy) < 0.3 * regret.constant
+    assert regret(policy) < 0.2 * regret.constant

@@ -40,6 +40,6 @@ def test_the_soft_maximum_of_a_constant_is_its_integral(quadratic):
 
 def test_it_gains_most_of_what_a_known_problem_holds(quadratic, regret):
     log = quadratic(4_000)
-    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 5e-3, "batch_size": 128}
+    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 3e-3, "batch_size": 128}
     policy = fit(log, Box.of(log), CQLConfig(conservative=0.1, samples=3, **knobs), Silent()).policy
-    assert regret(policy) < 0.045 * regret.constant
+    assert regret(policy) < 0.02 * regret.constant

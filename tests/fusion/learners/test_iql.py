@@ -23,6 +23,6 @@ def test_its_least_is_the_expectile():
 
 def test_it_gains_most_of_what_a_known_problem_holds(quadratic, regret):
     log = quadratic(4_000)
-    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 5e-3, "batch_size": 128, "temperature": 10.0}
+    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 3e-3, "batch_size": 128, "temperature": 10.0}
     policy = fit(log, Box.of(log), IQLConfig(**knobs), Silent()).policy
-    assert regret(policy) < 0.07 * regret.constant
+    assert regret(policy) < 0.06 * regret.constant

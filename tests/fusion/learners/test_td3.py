@@ -7,6 +7,6 @@ from polyrank.progress import Silent
 
 def test_it_gains_most_of_what_a_known_problem_holds(quadratic, regret):
     log = quadratic(4_000)
-    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 5e-3, "batch_size": 128, "reach": 1.0}
+    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 3e-3, "batch_size": 128, "reach": 1.0}
     policy = fit(log, Box.of(log), TD3Config(**knobs), Silent()).policy
-    assert regret(policy) < 0.22 * regret.constant
+    assert regret(policy) < 0.16 * regret.constant

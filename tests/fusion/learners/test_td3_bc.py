@@ -20,6 +20,6 @@ def test_the_actors_loss_by_hand():
 
 def test_it_gains_most_of_what_a_known_problem_holds(quadratic, regret):
     log = quadratic(4_000)
-    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 5e-3, "batch_size": 128, "alpha": 40.0}
+    knobs = {"steps": 800, "hidden": (32,), "learning_rate": 3e-3, "batch_size": 128, "alpha": 40.0}
     policy = fit(log, Box.of(log), TD3BCConfig(**knobs), Silent()).policy
-    assert regret(policy) < 0.19 * regret.constant
+    assert regret(policy) < 0.16 * regret.constant
