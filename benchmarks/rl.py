@@ -50,15 +50,17 @@ OWN: dict[str, dict[str, Any]] = {
 OURS: dict[str, Any] = {"hidden": (64, 64), "candidates": 10, "batch_size": 256}  # BatchRL-MTF's by default
 MORE = OURS | {"candidates": 100}  # d3rlpy's number, with small networks
 THEIRS: dict[str, Any] = {"hidden": (256, 256), "candidates": 100, "batch_size": 100}  # d3rlpy's by default
+FEW = THEIRS | {"candidates": 4}  # its networks and batches: the log is even over the box, and ρ reaches all of it
 BOTH = ("ours", "d3rlpy")
-# What is learned: the method, its knobs, and the sides that know it. The last: BCQ with the sizes each has by default.
+# What is learned: the method, its knobs, and the sides that know it. The last: BCQ by its sizes.
 LEARNED: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     **{method: (method, COMMON | own, BOTH) for method, own in OWN.items()},
     "unified_rl": ("unified_rl", COMMON | {"reach": 1.0, "critics": 8, "every": 1}, ("ours",)),
     "BCQ, our sizes": ("batchrl_mtf", COMMON | OWN["batchrl_mtf"] | OURS, ("ours",)),
     "BCQ, d3rlpy's sizes": ("batchrl_mtf", COMMON | OWN["batchrl_mtf"] | THEIRS, ("d3rlpy",)),
+    "BCQ, d3rlpy's but four candidates": ("batchrl_mtf", COMMON | OWN["batchrl_mtf"] | FEW, BOTH),
 }
-SIZES = ((OURS, OURS), (MORE, MORE), (THEIRS, THEIRS), (OURS, THEIRS))  # ours, d3rlpy's
+SIZES = ((OURS, OURS), (MORE, MORE), (THEIRS, THEIRS), (FEW, FEW), (FEW, THEIRS), (OURS, THEIRS))  # ours, d3rlpy's
 
 
 def their_python() -> Path:

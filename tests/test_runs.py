@@ -364,6 +364,19 @@ def test_the_precision_is_decided_once_a_run(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_a_run_in_bf16_says_where_that_is_slow(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    settings, run, heard = configure(train={"precision": "bf16"}), tmp_path / "run", Heard()
+    _cut_off_after(settings, run, 7)
+
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": able, "avx512_bf16": False})
+    train_settings(settings, run, resume=True, progress=heard)
+    assert len(heard.lines) == (0 if able else 1)
+    assert able or "was begun in bf16 and goes on in it, several times slower" in heard.lines[0]
+
+
 def test_one_process_a_run(configure: Configure, tmp_path: Path) -> None:
     settings, run = configure(), tmp_path / "run"
     _cut_off_after(settings, run, 7)

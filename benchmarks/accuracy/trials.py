@@ -132,9 +132,11 @@ def _boosted(prepared: Prepared, seed: int) -> dict[str, ScoreTable]:
 
 
 def measures(table: ScoreTable) -> dict[str, dict[str, float]]:
-    """AUC, and where there are groups GAUC, of each task."""
+    """AUC, and where there are groups GAUC, of each binary task: others are there to help them."""
     found = {}
     for index, task in enumerate(table.tasks):
+        if task.kind != "binary":
+            continue
         predictions, labels, groups = table.rows(index)
         found[task.name] = {"auc": auc(predictions, labels)}
         if groups is not None:

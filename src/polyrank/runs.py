@@ -40,7 +40,7 @@ from polyrank.rankers import build_ranker
 from polyrank.settings import Settings, load_settings
 from polyrank.training.checkpoint import load_checkpoint
 from polyrank.training.loop import Trainer, TrainResult
-from polyrank.training.precision import Precision, resolve
+from polyrank.training.precision import Precision, multiplies_bf16, resolve
 from polyrank.warm_start import OldRun
 
 EVALUATION_BATCH = 8_192
@@ -373,6 +373,11 @@ def _environment(directory: Path, threads: int, precision: str, progress: Progre
             progress.say(
                 f"{threads} threads, where {directory} has had {calls[-1].get('threads')}: what is trained from here "
                 "on is as good, but not bit for bit what an uninterrupted run would give"
+            )
+        if first.get("precision") == "bf16" and not multiplies_bf16():
+            progress.say(
+                f"{directory} was begun in bf16 and goes on in it, several times slower, since this processor has no "
+                "instructions for it: go on where it was begun, or train anew elsewhere"
             )
         return first | {"resumed": [*calls[1:], call]}
     packages = ["polyrank", "torch", "numpy", "pyarrow", "lightgbm"]

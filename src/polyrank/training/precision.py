@@ -20,10 +20,15 @@ def resolve(precision: Precision) -> Literal["bf16", "float32"]:
     """
     if precision != "auto":
         return precision
-    able = torch.cpu.get_capabilities()
-    if able.get("amx_bf16", False):
+    if torch.cpu.get_capabilities().get("amx_bf16", False):
         return "bf16"
-    return "bf16" if able.get("avx512_bf16", False) and speedup() > _CLEARLY else "float32"
+    return "bf16" if multiplies_bf16() and speedup() > _CLEARLY else "float32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16; without them one takes several times as long."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(unit, False) for unit in ("amx_bf16", "avx512_bf16"))
 
 
 @cache
