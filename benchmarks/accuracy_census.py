@@ -6,7 +6,8 @@
 `search` tries options and architectures on top of configs/census_best.toml, by validation data; `final` trains that
 file with ten seeds, and other architectures in it with three; and the file once more with the halves of the published
 test file exchanged, since which half is the test moves never married more than any setting does. Every figure is of
-test data. Finished trainings are kept: the same command goes on. Writes benchmarks/results/<date>-accuracy-census-<stage>.{json,md}.
+test data. Finished trainings are kept: the same command goes on. Writes
+benchmarks/results/<date>-accuracy-census-<stage>.{json,md}.
 """
 
 import argparse

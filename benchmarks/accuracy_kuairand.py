@@ -5,8 +5,7 @@
 
 PATH is a folder with train.parquet and valid.parquet (see configs/kuairand.toml); the data is not shipped. `search`
 holds out the newest tenth of train.parquet and tries options and architectures on top of the config by it; `final`
-trains the config, and what was seen to move tasks against one another, for as many epochs as they say, on all of
-train.parquet and keeps the last weights, with five seeds.
+trains the config for as many epochs as it says, on all of train.parquet, and keeps the last weights, with five seeds.
 Figures are of valid.parquet, by which nothing is chosen. Finished trainings are kept: the same command goes on. Writes
 benchmarks/results/<date>-accuracy-kuairand-<stage>.{json,md}.
 """
@@ -22,6 +21,7 @@ ABLATIONS = {
     "no first-order terms": ("model.first_order=false",),
     "histories as means": ("model.sequence.pooling=mean",),
     "no leaves": ("data.leaves.trees=0",),
+    "without watch time": ("balance.static.weights.play=0.0",),  # its leaves stay
 }
 OPTIONS = {
     "four members": ("model.ensemble.members=4",),  # the longest first
@@ -38,11 +38,6 @@ OPTIONS = {
     "dropout in towers": ("model.tower_dropout=0.3",),
     "watch time counts in full": ("balance.static.weights.play=1.0",),
     "learned weights": ("balance.method=uncertainty",),
-}
-# What moves the tasks against one another, shown with all seeds beside the config itself.
-CONTRASTS = {
-    # Its leaves stay, but no loss is taken of it.
-    "without watch time": ("balance.static.weights.play=0.0",),
 }
 
 
@@ -66,7 +61,7 @@ def main() -> None:
     )
     refit = (f"data.valid={newest(train, given.out.resolve())}", "train.keep=last")
     architectures = ("cgc", "mmoe", "ple", "shared_bottom", "adatt", "home", "stem") if given.stage == "search" else ()
-    plan = Plan(ABLATIONS, OPTIONS, architectures, (0, 1), tuple(range(5)), refit, CONTRASTS)
+    plan = Plan(ABLATIONS, OPTIONS, architectures, (0, 1), tuple(range(5)), refit)
     conclude(study, plan, given, "kuairand", f"python benchmarks/accuracy_kuairand.py {given.stage} PATH")
 
 

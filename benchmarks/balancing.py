@@ -1,4 +1,4 @@
-"""Which balancer is worth it? Every method on MMoE, and the six that weigh most differently on PLE.
+"""Which balancer is worth it? Every method on MMoE; on PLE equal weights and the five that weigh most differently.
 
     python benchmarks/balancing.py [--kuairand FOLDER] [--out runs/balancing] [--seeds 3] [--more-seeds 5] [--epochs 1]
 

@@ -78,7 +78,7 @@ def sessions(
 
         polyrank simulate --mode c --out log.parquet
         polyrank simulate --mode c --sessions 20000 --seed 1 --out test.parquet
-        polyrank simulate --around runs/policy --width 0.2 --out round2.parquet
+        polyrank simulate --around runs/policy/policy --width 0.2 --out round2.parquet
 
     How the world is built, and what there is to gain in it: docs/simulator.md.
     """
