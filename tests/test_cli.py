@@ -219,8 +219,8 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("assignment", "words"),
         [
-            ("train.seed", ["--set takes section.key=value", "train.seed"]),
-            ("=3", ["--set takes section.key=value"]),
+            ("train.seed", ["--set takes key=value, or section.key=value", "train.seed"]),
+            ("=3", ["--set takes key=value, or section.key=value"]),
             ("train.sed=3", ["has no key 'sed'", "did you mean 'seed'?"]),
             ("train.epochs=0", ["train.epochs", "greater than 0", "received: 0"]),
             ("train.epochs=1.5", ["train.epochs", "1.5"]),

@@ -161,6 +161,10 @@ def test_evaluate_gives_the_numbers_of_training(trained, folder, tmp_path):
     measured = {key: value for key, value in document.items() if key != "bests"}
     assert found == measured | {"data": str(folder / "test.parquet")}
     assert json.loads(out.read_text()) == found
+    own = (run / "metrics.json").read_bytes()
+    with pytest.raises(ConfigError, match="--out must not be a file of the run"):
+        experiment.evaluate(run, str(folder / "test.parquet"), run / "metrics.json")
+    assert (run / "metrics.json").read_bytes() == own
 
 
 def test_evaluate_is_on_the_data_it_is_given(trained, folder, tmp_path, write_table):

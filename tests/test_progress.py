@@ -41,6 +41,22 @@ def test_few_long_units_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
+def test_a_file_is_told_something_at_least_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    with Terminal(Console(file=out, width=40)).bar("evolving", 100, unit="generations") as bar:
+        for _ in range(25):
+            clock[0] += 1
+            bar.advance(1)
+
+    assert out.getvalue().splitlines()[1:] == [
+        "evolving: 11 of 100 generations, 0:01:38 left",
+        "evolving: 22 of 100 generations, 0:01:22 left",
+    ]
+
+
 def test_a_terminal_shows_bars_and_clears_them() -> None:
     out = io.StringIO()
     terminal = Terminal(Console(file=out, width=100, force_terminal=True))

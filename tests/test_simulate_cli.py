@@ -67,6 +67,8 @@ def test_a_log_is_not_overwritten_unless_asked(simulate, tmp_path):
         (("--set", "shown=30"), "shown"),
         (("--around", "1,2"), "watch, complete"),
         (("--out", "log.csv"), ".parquet"),
+        (("--near", 3), "--explore mixed"),
+        (("--set", "noise"), "--set takes key=value, or section.key=value"),
     ],
 )
 def test_a_mistake_is_one_message(simulate, tmp_path, arguments, said):
@@ -90,3 +92,10 @@ def test_the_shop_is_there_too(simulate, tmp_path):
     code, told = simulate("shop", "--exposures", 1_000, "--out", "shop")
     assert code == 0, told
     assert (tmp_path / "shop/schema.toml").exists()
+    (tmp_path / "shop/schema.toml").write_text("mine")
+    code, told = simulate("shop", "--exposures", 1_000, "--out", "shop")
+    assert code == 2
+    assert "schema.toml" in told
+    assert (tmp_path / "shop/schema.toml").read_text() == "mine"
+    assert simulate("shop", "--exposures", 1_000, "--out", "shop", "--overwrite")[0] == 0
+    assert (tmp_path / "shop/schema.toml").read_text() != "mine"

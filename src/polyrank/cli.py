@@ -35,6 +35,8 @@ from polyrank.progress import Terminal
 from polyrank.rl_cli import ope, print_truth, rl
 from polyrank.simulate_cli import simulate_app
 
+_AFTERWARDS = "nothing half-written was left behind; a command that takes --resume goes on by it from what is done"
+
 
 class _Commands(TyperGroup):
     """Turns ctrl-C into an error of ours before Typer sees it: what that makes of it differs between versions."""
@@ -43,7 +45,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Interrupted("the command was interrupted", mend="nothing half-written was left behind") from None
+            raise Interrupted("the command was interrupted", mend=_AFTERWARDS) from None
 
 
 app = typer.Typer(
@@ -197,7 +199,10 @@ def train(
 @app.command()
 def evaluate(
     run: RunDirectory,
-    data: Annotated[str, typer.Option(help="Labelled data (see DATA of the other commands).")],
+    data: Annotated[
+        str,
+        typer.Option(help="Labelled data: a Parquet, CSV or Feather file, a directory, a glob, builtin:census/test."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
 ) -> None:
     """Measure a run on labelled data, each task on its own rows."""
@@ -209,7 +214,9 @@ def evaluate(
 @app.command()
 def score(
     run: RunDirectory,
-    data: Annotated[str, typer.Option(help="Data with the run's features; labels are not needed.")],
+    data: Annotated[
+        str, typer.Option(help="A file, directory or glob with the run's features; labels are not needed.")
+    ],
     out: Annotated[
         Path,
         typer.Option(help="The Parquet file to write, in input order: p_<task>, and joint_<task> with given."),

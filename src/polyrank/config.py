@@ -21,8 +21,8 @@ T = TypeVar("T")
 Table = dict[str, Any]
 
 
-def read_toml(path: Path) -> Table:
-    """Read a TOML file.
+def read_toml(path: Path, what: str = "config") -> Table:
+    """Read a TOML file; `what` it is, for messages.
 
     Raises:
         ConfigError: it is missing or is not TOML.
@@ -31,7 +31,7 @@ def read_toml(path: Path) -> Table:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         received = f"{path}: {error.strerror}"
-        raise ConfigError("a config must be a TOML file", received=received, mend="check the path") from error
+        raise ConfigError(f"a {what} must be a TOML file", received=received, mend="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         received = f"{path}: {error}"
         raise ConfigError("a config must be valid TOML", received=received, mend="correct that line") from error
@@ -54,7 +54,9 @@ def override(table: Table, assignments: Iterable[str]) -> Table:
         keys = [key.strip() for key in path.split(".")]
         if not equals or not all(keys):
             raise ConfigError(
-                "--set takes section.key=value", received=assignment, mend="for instance --set train.seed=3"
+                "--set takes key=value, or section.key=value",
+                received=assignment,
+                mend="for instance --set train.seed=3",
             )
         level = result
         for key in keys[:-1]:
@@ -88,7 +90,7 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         if first["type"] == "missing":
             raise ConfigError(f"{name} must be given", received="nothing", mend="add the key") from error
         received = repr(first["input"])
-        raise ConfigError(f"{name}: {rule}", received=received, mend="see docs/config.md") from error
+        raise ConfigError(f"{name}: {rule}", received=received, mend="give such a one, or leave it out") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,21 +11,19 @@ from typing import Any
 
 from polyrank.calibrating import calibrate_run
 from polyrank.candidates import read_parts, run_directory
-from polyrank.config import nearest, override, read_toml, to_table
+from polyrank.config import override, read_toml, to_table
 from polyrank.data.infer import infer_schema
 from polyrank.data.profile import profile
 from polyrank.data.readers import Source
 from polyrank.data.store import encode_to
 from polyrank.datasets import PREFIX, open_data, open_schema
-from polyrank.errors import ConfigError, DataError, RunError
+from polyrank.errors import ConfigError, RunError
 from polyrank.evaluation.predict import PRIMARY
 from polyrank.files import locked, read_json, scratch, sweep, write_json, write_text
 from polyrank.fuse import formula, run_search, write_trials
 from polyrank.fuse_learn import run_learn
 from polyrank.fusion.calibration import Method
-from polyrank.fusion.formula import Formula, scope_of
 from polyrank.fusion.fusion import Fusion
-from polyrank.fusion.scope import head_kind
 from polyrank.fusion.store import FILE as FUSION_FILE
 from polyrank.fusion.store import load_fusion, save_fusion
 from polyrank.fusion_report import calibration_html, fusion_html
@@ -43,7 +41,7 @@ from polyrank.runs import (
     prepare,
     train_run,
 )
-from polyrank.scoring import Attached, Scorable, attach, load_scorable, score_to
+from polyrank.scoring import Attached, attach, formula_of, load_scorable, score_to
 from polyrank.settings import Settings, load_settings, parse_settings
 from polyrank.study import run_study
 from polyrank.training.history import read_history
@@ -167,7 +165,7 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
     Raises:
         RunError: the run is damaged.
         DataError: the data does not fit the run's schema; its clock is not needed.
-        ConfigError: `out` is a file of the data.
+        ConfigError: `out` is a file of the data, or of the run.
         StorageError: the run's directory, where the data is encoded for as long as this takes, cannot be written.
     """
     progress = progress or Silent()
@@ -175,6 +173,8 @@ def evaluate(run: Path, data: str, out: Path | None = None, progress: Progress |
     loaded = scorable.run
     source = open_data(data, HERE)
     _check_out(out, source)
+    if out is not None and out.exists() and out.resolve().is_relative_to(run.resolve()):
+        raise ConfigError("--out must not be a file of the run", received=str(out), mend="name another")
     timeless = replace(loaded.encoders, schema=replace(loaded.schema, time=""))  # the clock only splits data
     with scratch(run) as folder:
         encoded = encode_to(folder / "data", timeless, source, progress)
@@ -307,25 +307,9 @@ def fuse_attach(run: Path, fusion: str, request: Sequence[str] = ()) -> Attached
                 if not request and told.exists():
                     request = read_json(told)["request"]
     else:
-        tasks = {task.name: head_kind(task) for task in scorable.run.schema.tasks if task.name in scorable.names}
-        made = Formula.parse(fusion, scope_of(tasks, fusion))
-        _check_context(scorable, made)
+        made = formula_of(scorable, fusion)
     with locked(run):
         return attach(run, made, request)
-
-
-def _check_context(scorable: Scorable, formula: Formula) -> None:
-    """Refuse a formula that reads what the run's data does not have: most often a task's name that is misspelt."""
-    run = scorable.run
-    try:
-        known = [*scorable.names, *open_data(run.settings.data.train, run.settings.base).schema.names]
-    except DataError:
-        return  # the training data is gone; scoring will say what is missing
-    for name in formula.context:
-        if name not in known:
-            raise ConfigError(
-                "a formula may name tasks of the run and columns of its data", received=name, mend=nearest(name, known)
-            )
 
 
 def compare(

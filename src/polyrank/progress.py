@@ -15,6 +15,9 @@ from rich.progress import Progress as RichBars
 Event = tuple[str | int | None, ...]
 
 
+_QUIET = 10.0  # seconds without a line after which there is one
+
+
 class Bar(ABC):
     """One line of progress."""
 
@@ -122,19 +125,22 @@ class _TerminalBar(Bar):
 
 
 class _Lines(Bar):
-    """For log files: a line whenever there is something to note."""
+    """For log files: a line whenever there is something to note, and where there long was not."""
 
     def __init__(self, progress: Progress, label: str, total: int | None, unit: str) -> None:
         self._progress, self._label, self._unit = progress, label, unit
         self._total, self._end = "" if total is None else f" of {total:,}", total
-        self._done, self._before, self._began = 0, -1, time.monotonic()
+        self._done, self._before = 0, -1
+        self._began = self._said = time.monotonic()
 
     def advance(self, rows: int, note: str = "") -> None:
         self._done += rows
         if self._before < 0:
             self._before = self._done  # what comes first was done before: a resumed training says where it stands
-        if note:
-            speed = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
+        now = time.monotonic()
+        if note or now - self._said > _QUIET:
+            self._said = now
+            speed = (self._done - self._before) / max(now - self._began, 1e-9)
             pace = f"{speed:,.0f} rows/s"
             if self._unit != "rows":  # few and long ones
                 pace = "" if self._end is None or not speed else f"{_clock((self._end - self._done) / speed)} left"

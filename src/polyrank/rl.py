@@ -13,12 +13,12 @@ import numpy as np
 
 from polyrank.config import nearest, to_table
 from polyrank.errors import ConfigError, DataError
-from polyrank.files import read_json, write_json
+from polyrank.files import file_sha256, read_json, write_json
 from polyrank.fusion.assess import AssessConfig, Assessed, assess
 from polyrank.fusion.compared import compare
 from polyrank.fusion.controls import believed, cohort, returns, whereabouts
 from polyrank.fusion.methods import METHODS
-from polyrank.fusion.policy import FILE, Box, Policy, frozen, load_policy, save_policy
+from polyrank.fusion.policy import FILE, POLICY, Box, Policy, frozen, load_policy, save_policy
 from polyrank.fusion.proof import STATIC, checks, headline, verdict
 from polyrank.fusion.session_reward import SatisfactionConfig, rewarded
 from polyrank.fusion.sessions import SessionLog, read_sessions
@@ -26,7 +26,7 @@ from polyrank.metrics.checks import Rows
 from polyrank.progress import Progress, Within
 from polyrank.rl_settings import RLConfig, RLSettings
 
-POLICY, LEARNED = "policy", "policy"
+LEARNED = "policy"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def run_rl(settings: RLSettings, out: Path, progress: Progress) -> dict[str, Any
         fitted = METHODS[rl.method].fit(learning, box, settings.knobs, progress)
         write_json(out / "curves.json", {name: [list(point) for point in c] for name, c in fitted.curves.items()})
         facts = {"box": [box.low.tolist(), box.high.tolist()], "heads": list(rl.heads), "rl": settings.table()}
+        facts["log"] = file_sha256(settings.base / rl.log)
         save_policy(fitted.policy, out / POLICY, facts)
     curves = read_json(out / "curves.json")
     ask = Question(rl.estimate, box, rl.heads, rl.users, rl.cohorts, rl.parts)
@@ -107,7 +108,14 @@ def _sides(settings: RLSettings, log: SessionLog) -> tuple[SessionLog, SessionLo
     rl = settings.rl
     if not rl.test:
         return split(log, rl.held, rl.seed, rl.users)
-    other = read_log(settings.base / rl.test, rl.reward)
+    path = settings.base / rl.test
+    if path.is_file() and file_sha256(path) == file_sha256(settings.base / rl.log):
+        raise DataError(
+            "rl.test must hold sessions that do not teach the policy",
+            received=f"{rl.test}, the same as rl.log",
+            mend="give another log, or no rl.test: then a share of the sessions is set aside",
+        )
+    other = read_log(path, rl.reward)
     mine, its = ((of.states.shape[1], of.actions.shape[1]) for of in (log, other))
     if mine != its:
         raise DataError(
@@ -133,6 +141,9 @@ def judge(
         DataError: the policy is of other states or weights than the log.
         ConfigError: the question names no signal, state or weight of the log.
     """
+    users = _users(log, ask.users)
+    for name in ask.cohorts:  # what cannot be told apart is said before the minutes of estimation, not after them
+        cohort(log, name, ask.parts)
     actions, box = _actions(policy, log), ask.box or Box.of(log)
     static = frozen(policy, log.states)
     where = whereabouts(actions, log, box, ask.heads)
@@ -147,7 +158,6 @@ def judge(
         )
         for name, of in ((LEARNED, policy), (STATIC, static))
     }
-    users = _users(log, ask.users)
     estimates = compare(log, found, ask.estimate, progress, users=users)
     unit = "step" if int(log.lengths.max()) == 1 else "session"
     first = headline(estimates, LEARNED, unit)

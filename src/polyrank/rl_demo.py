@@ -13,10 +13,9 @@ import numpy as np
 
 from polyrank.config import write_toml
 from polyrank.files import read_json, write_json
-from polyrank.fusion.policy import Policy, StaticPolicy, load_policy
+from polyrank.fusion.policy import POLICY, Policy, StaticPolicy, load_policy
 from polyrank.metrics.checks import Floats
 from polyrank.progress import Progress, Silent
-from polyrank.rl import POLICY
 from polyrank.rl_experiment import fuse_rl
 from polyrank.simulator.oracle import OracleConfig, Rehearsal, oracle
 from polyrank.simulator.session_log import LogConfig, beside, write_log

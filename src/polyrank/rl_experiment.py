@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from polyrank.config import build, override
-from polyrank.errors import RunError
+from polyrank.errors import DataError, RunError
 from polyrank.files import file_sha256, locked, read_json, sweep, write_json, write_text
 from polyrank.fusion.assess import AssessConfig
-from polyrank.fusion.policy import FILE, Box, load_facts, load_policy
+from polyrank.fusion.policy import POLICY, Box, load_facts, load_policy, policy_in
 from polyrank.fusion.session_reward import SatisfactionConfig
 from polyrank.progress import Progress, Silent
-from polyrank.rl import POLICY, Question, judge, read_log, run_rl
+from polyrank.rl import Question, judge, read_log, run_rl
 from polyrank.rl_report import policy_html
 from polyrank.settings import load_rl
 
@@ -79,7 +79,7 @@ def ope(
     Raises:
         PolyrankError: see the classes of `polyrank.errors`.
     """
-    place = policy if (policy / FILE).exists() or not (policy / POLICY / FILE).exists() else policy / POLICY
+    place = policy_in(policy)
     made, facts = load_policy(place), load_facts(place)
     rl = facts.get("rl", {})
     ask = Question(
@@ -90,6 +90,12 @@ def ope(
         tuple(cohorts),
     )
     reward = build(SatisfactionConfig, rl.get("reward", {}), "reward")
+    if log.is_file() and facts.get("log") == file_sha256(log):
+        raise DataError(
+            "a policy is judged by sessions that did not teach it",
+            received=f"{log}, the log it was learned from",
+            mend="give another log; what the sessions set aside say of it is in the report of polyrank fuse rl",
+        )
     if out is not None and (out / "ope.json").exists():
         rule, mend = "an estimate needs a directory of its own", "name another --out, or remove it"
         raise RunError(rule, received=f"{out} holds one", mend=mend)

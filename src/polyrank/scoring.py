@@ -3,6 +3,7 @@
 RUN/calibration.json   of `polyrank calibrate`       RUN/fusion/   of `polyrank fuse attach`
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,21 @@ from polyrank.data.loader import as_batch
 from polyrank.data.prefetch import prefetched
 from polyrank.data.readers import Source
 from polyrank.data.schema import Task
+from polyrank.datasets import open_data
 from polyrank.errors import ConfigError, DataError, RunError
 from polyrank.evaluation.predict import joint_places, joint_probabilities, predict
 from polyrank.evaluation.requests import request_ids
 from polyrank.files import read_json, write_json, writing
 from polyrank.fusion.calibration import Calibration
+from polyrank.fusion.formula import Formula, scope_of
 from polyrank.fusion.fusion import Fusion
+from polyrank.fusion.scope import head_kind
 from polyrank.fusion.store import load_fusion, save_fusion
 from polyrank.progress import Progress
 from polyrank.runs import EVALUATION_BATCH, Run, load_run
 
 FORMAT = 1
+_PATH = re.compile(r"[\w.~-]*(/[\w.~-]*)+")  # a division with spaces, or of a task, is none
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,35 @@ def attach(directory: Path, fusion: Fusion, request: Sequence[str]) -> Attached:
     save_fusion(fusion, directory / "fusion")
     write_json(directory / "fusion/attached.json", {"format": FORMAT, "request": list(request)})
     return Attached(fusion, tuple(request))
+
+
+def formula_of(scorable: Scorable, text: str) -> Formula:
+    """A formula of a run's tasks and the columns of its data.
+
+    Raises:
+        RunError: the text is a path, of nothing that can be attached.
+        ConfigError: the formula is wrong, or reads what there is not.
+    """
+    run, place = scorable.run, Path(text)
+    if place.is_dir() or (_PATH.fullmatch(text) and not set(place.parts) & set(scorable.names)):
+        what = "holds no fusion" if place.is_dir() else "no such directory"
+        raise RunError(
+            "what is attached must be a directory of polyrank fuse, or a formula of the run's tasks",
+            received=f"{text}: {what}",
+            mend="check the path",
+        )
+    tasks = {task.name: head_kind(task) for task in run.schema.tasks if task.name in scorable.names}
+    made = Formula.parse(text, scope_of(tasks, text))
+    try:
+        known = [*scorable.names, *open_data(run.settings.data.train, run.settings.base).schema.names]
+    except DataError:
+        return made  # the training data is gone; scoring will say what is missing
+    for name in made.context:
+        if name not in known:  # most often a task's name that is misspelt
+            raise ConfigError(
+                "a formula may name tasks of the run and columns of its data", received=name, mend=nearest(name, known)
+            )
+    return made
 
 
 def score_to(out: Path, scorable: Scorable, source: Source, progress: Progress) -> int:

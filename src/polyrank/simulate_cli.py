@@ -56,7 +56,9 @@ def sessions(
         ),
     ] = "best",
     width: Annotated[float, typer.Option(help="In units of weights; those of best have a mean size of 1.")] = 0.7,
-    near: Annotated[float, typer.Option(help="Of mixed: the standard deviation of its other half.")] = 0.1,
+    near: Annotated[
+        float | None, typer.Option(help="Of mixed alone: the standard deviation of its other half.", show_default="0.1")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of users, candidates, luck and exploration. Judge under another one.")
     ] = 0,
@@ -94,7 +96,12 @@ def sessions(
             raise ConfigError(
                 "simulate does not overwrite a log", received=str(path), mend="name another --out, or add --overwrite"
             )
-    log = {"sessions": sessions, "explore": explore, "around": around, "width": width, "near": near, "seed": seed}
+    if near is not None and explore != "mixed":
+        raise ConfigError(
+            "--near is of --explore mixed", received=f"--explore {explore}", mend="add --explore mixed, or leave it out"
+        )
+    log = {"sessions": sessions, "explore": explore, "around": around, "width": width, "seed": seed}
+    log |= {} if near is None else {"near": near}
     found = write_log(
         build(WorldConfig, {"mode": mode, **override({}, set_ or [])}, "world"),
         build(LogConfig, log, "simulate"),
@@ -116,10 +123,19 @@ def shop(
     ] = 1.0,
     hidden: Annotated[float, typer.Option(min=0, help="How much of the interest is in no column.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace a shop that is there.")] = False,
 ) -> None:
     """A shop: exposure → click → purchase, with p(purchase | click) known for every exposure, clicked or not."""
-    from polyrank.simulator.shop import ShopConfig, write_shop
+    from polyrank.errors import ConfigError
+    from polyrank.simulator.shop import SHARES, ShopConfig, write_shop
 
+    there = [name for name in (*(f"{part}.parquet" for part in SHARES), "schema.toml") if (out / name).exists()]
+    if there and not overwrite:
+        raise ConfigError(
+            "simulate does not overwrite a shop",
+            received=f"{out} holds {', '.join(there)}",
+            mend="name another --out, or add --overwrite",
+        )
     rows = write_shop(out, ShopConfig(exposures=exposures, selection=selection, hidden=hidden, seed=seed))
     parts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     out_console.print(f"{out}: {parts} rows", markup=False, soft_wrap=True)

@@ -59,6 +59,10 @@ def test_what_does_not_suit_the_run(folder: Path, tmp_path: Path) -> None:
         experiment.fuse_attach(folder / "run", "clik * 2")
     with pytest.raises(ConfigError, match="did you mean 'like'"):
         experiment.fuse_attach(folder / "run", "click * lke")
+    for path in ("runs/fused", "./fused", "fused/", str(tmp_path)):
+        with pytest.raises(RunError, match="no such directory" if path != str(tmp_path) else "holds no fusion"):
+            experiment.fuse_attach(folder / "run", path)
+    experiment.fuse_attach(folder / "run", "like/exp(click)")
     poor = tmp_path / "poor.parquet"
     pq.write_table(pq.read_table(folder / "test.parquet").drop_columns("seconds"), poor)
     experiment.fuse_attach(folder / "run", "click * seconds")

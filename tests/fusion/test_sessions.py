@@ -73,6 +73,8 @@ def test_no_parquet_and_no_rows(tmp_path):
     (tmp_path / "log.parquet").write_text("no")
     with pytest.raises(DataError, match="must be a Parquet file"):
         read_sessions(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="no such file"):
+        read_sessions(tmp_path / "nothere.parquet")
     pq.write_table(table().slice(0, 0), tmp_path / "log.parquet")
     with pytest.raises(DataError, match="must hold a session"):
         read_sessions(tmp_path / "log.parquet")

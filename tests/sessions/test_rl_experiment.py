@@ -43,6 +43,30 @@ def test_an_estimate_of_another_log(folder, tmp_path) -> None:
         rl_experiment.ope(folder / "out/policy", folder / "other.parquet", sets, tmp_path / "ope")
 
 
+def test_what_taught_a_policy_does_not_judge_it(folder, tmp_path) -> None:
+    with pytest.raises(DataError, match="did not teach it"):
+        rl_experiment.ope(folder / "out", folder / "log.parquet", ["steps=10"])
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes((folder / "log.parquet").read_bytes())
+    sets = [f"rl.test={copy}"]
+    with pytest.raises(DataError, match=r"the same as rl\.log"):
+        rl_experiment.fuse_rl(folder / "config.toml", sets, tmp_path / "out", resume=False, command="")
+    assert not (tmp_path / "out/policy").exists()
+
+
+def test_a_question_that_cannot_be_asked_is_refused_before_anything_is_estimated(folder, monkeypatch) -> None:
+    monkeypatch.setattr(rl, "assess", None)
+    for asked in ({"users": "usr"}, {"cohorts": ["state:99"]}):
+        with pytest.raises(ConfigError):
+            rl_experiment.ope(folder / "out", folder / "other.parquet", **asked)
+
+
+@pytest.mark.parametrize("name", ["nothere", "."])
+def test_no_policy_is_said_to_be_none(folder, name) -> None:
+    with pytest.raises(RunError, match="a policy must be a directory that polyrank fuse rl or save_policy wrote"):
+        rl_experiment.ope(folder / name, folder / "other.parquet")
+
+
 def test_without_out_nothing_is_written(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     rl_experiment.ope(folder / "out/policy", folder / "other.parquet", ["steps=10"], users="user")

@@ -187,7 +187,7 @@ def _whole(array: pa.Array, column: str) -> pa.Array:
     if wrong.any():
         raise DataError(
             f"ids and categories must be whole numbers or strings; {array.type} is exact below {limit:,.0f}",
-            received=f"column {column!r} holds {values[wrong][0]!r}",
+            received=f"column {column!r} holds {values[wrong][0]:,}",
             mend="store ids as int64 or strings, or declare the feature as kind = 'number'",
         )
     return pa.array(np.where(known, values, 0).astype(np.int64), mask=~known)

@@ -51,7 +51,7 @@ def _label(task: Task, array: pa.Array) -> np.ndarray:
     if wrong.any():
         raise DataError(
             f"the label of {task.kind} task {task.name!r} {rule}",
-            received=f"column {task.source!r} holds {values[wrong][0]!r}",
+            received=f"column {task.source!r} holds {values[wrong][0]:g}",
             mend=mend,
         )
     return values
@@ -63,7 +63,7 @@ def _weight(task: Task, batch: pa.RecordBatch) -> np.ndarray:
     if wrong.any():
         raise DataError(
             f"row weights of task {task.name!r} must be 0 or more, on every row",
-            received=f"column {task.weight!r} holds {values[wrong][0]!r}",
+            received=f"column {task.weight!r} holds {values[wrong][0]:g}",
             mend="clean the column; weight 0 leaves a row out",
         )
     return values

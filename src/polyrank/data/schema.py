@@ -331,7 +331,7 @@ def load_schema(path: Path) -> Schema:
     Raises:
         ConfigError: it is missing, not TOML, or breaks a rule.
     """
-    return config.build(Schema, config.read_toml(path), "")
+    return config.build(Schema, config.read_toml(path, "schema"), "")
 
 
 def save_schema(schema: Schema, path: Path) -> None:

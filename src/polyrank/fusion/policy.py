@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from polyrank.errors import RunError
 from polyrank.files import read_json
 from polyrank.fusion.saved import read_saved, write_saved
 from polyrank.fusion.sessions import SessionLog
 from polyrank.metrics.checks import Rows
 from polyrank.progress import Progress
 
-FILE = "policy.json"
+FILE, POLICY = "policy.json", "policy"
 
 
 class Policy(ABC):
@@ -211,6 +212,22 @@ def save_policy(policy: Policy, directory: Path, facts: Mapping[str, Any] | None
     """
     document = {"facts": dict(facts or {}), "policy": policy.document()}
     write_saved("policy", policy.kind, document, policy.arrays(), directory)
+
+
+def policy_in(directory: Path) -> Path:
+    """The directory of a policy, itself or `policy/` in it, where `polyrank fuse rl` puts it.
+
+    Raises:
+        RunError: neither holds one.
+    """
+    for place in (directory, directory / POLICY):
+        if (place / FILE).exists():
+            return place
+    raise RunError(
+        "a policy must be a directory that polyrank fuse rl or save_policy wrote",
+        received=f"{directory}: " + (f"no {FILE} in it" if directory.is_dir() else "no such directory"),
+        mend="check the path",
+    )
 
 
 def load_policy(directory: Path) -> Policy:

@@ -97,8 +97,13 @@ def read_sessions(path: Path) -> SessionLog:
     """
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise DataError(
+            "a session log must be there", received=f"{path}: no such file", mend="check the path"
+        ) from error
     except (OSError, pa.ArrowException) as error:
-        raise DataError("a session log must be a Parquet file", received=f"{path}: {error}", mend="check it") from error
+        mend = "write the file again: it is of another kind, or truncated"
+        raise DataError("a session log must be a Parquet file", received=f"{path}: {error}", mend=mend) from error
     for name in COLUMNS:
         if name not in table.column_names:
             raise DataError(

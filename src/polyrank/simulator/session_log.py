@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt
 from polyrank.errors import ConfigError
 from polyrank.files import file_sha256, write_json, writing
 from polyrank.fusion.explore import BoundedUniform, Explorer, Gaussian, half_and_half
-from polyrank.fusion.policy import Policy, StaticPolicy, load_policy
+from polyrank.fusion.policy import Policy, StaticPolicy, load_policy, policy_in
 from polyrank.fusion.sessions import write_sessions
 from polyrank.metrics.checks import Rows
 from polyrank.progress import Progress
@@ -98,7 +98,7 @@ def _centre(config: LogConfig, world: World, progress: Progress) -> Policy:
     if config.around == "start":
         return StaticPolicy(world.static_start())
     if config.around and Path(config.around).is_dir():
-        policy = load_policy(Path(config.around))
+        policy = load_policy(policy_in(Path(config.around)))
         try:
             weights = policy.act(np.zeros((1, len(STATE)), np.float32)).shape[1]
         except ValueError as error:
