@@ -223,7 +223,11 @@ def table(document: dict[str, Any]) -> str:
                 f"{tuple(own['hidden'])} × {own['candidates']} × {own['batch_size']}" for own in of["sizes"].values()
             )
             lines.append(f"| {size} | {ours:,.0f} | {peers:,.0f} | {of['ratio']:.1f} |")
-        lines += ["", "The last row is each as it comes, by its own defaults; in the others both have the same sizes."]
+        lines += [
+            "",
+            "The last row is each as it comes, by its own defaults; the one before it ours with d3rlpy's networks and",
+        ]
+        lines += ["batches, but few candidates, beside d3rlpy's defaults; in the others both have the same sizes."]
     if "latency" in document:
         lines += [
             "",
