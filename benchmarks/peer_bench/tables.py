@@ -16,6 +16,7 @@ LABELS = {
     "ours_float32": "Polyrank, float32",
     "deepctr": "DeepCTR-Torch 0.3.0",
     "rechub": "torch-rechub 0.9.0",
+    "ours:adagrad": "Polyrank, embeddings by row-wise Adagrad",
     "deepctr:init_std": "DeepCTR-Torch, init_std=0.05",
 }
 OPTIMISERS = {"adam": "lazy Adam", "adagrad": "row-wise Adagrad"}
@@ -42,7 +43,8 @@ clipping, updates; theirs is their own `fit` and `train_one_epoch`. Where Polyra
 numbers stand beside; the peers have no such option. torch-rechub puts batch normalisation after every layer, gates
 included, and cannot leave it out: its model is a little heavier. DeepCTR-Torch computes a shared gate in PLE's last
 level that nothing reads. DeepCTR-Torch draws all weights from N(0, 10⁻⁴) by default; for AUC it is also trained with
-the larger `init_std` that helps it, and the better of the two counts.
+the larger `init_std` that helps it, and the better of the two counts. Polyrank is also trained with row-wise Adagrad
+for the embeddings, at its usual rate of 0.05, and Adam for the rest.
 
 **In the peers' favour.** DeepCTR-Torch without its default L2 over tables, torch-rechub without its default weight
 decay (each costs more passes over every table), DeepCTR-Torch without metrics in training and with ids handed over as
@@ -158,12 +160,13 @@ def _auc(found: dict[str, Any] | None) -> list[str]:
         for task, judged in enumerate(found[name]["tasks"] if name in found else ()):
             for side, of in judged["sides"].items():
                 spread = "" if of["std"] is None else f" ± {of['std']:.4f}"
-                rows.append(
-                    [f"{name}, {('income', 'never married')[task]}", LABELS[side], f"{of['mean']:.4f}{spread}", "", ""]
-                )
-            error = judged["standard_error"]
-            rows[-1][3] = f"{judged['difference']:+.4f}" + ("" if error is None else f" (standard error {error:.4f})")
-            rows[-1][4] = "not lower: " + ("reached" if judged["difference"] >= 0 else "not reached")
+                cells, asked = ["", ""], of.get("difference")
+                if asked is not None:
+                    error = "" if of["standard_error"] is None else f" (standard error {of['standard_error']:.4f})"
+                    cells = [f"{asked:+.4f}{error}", "not lower: " + ("reached" if asked >= 0 else "not reached")]
+                label = f"{name}, {('income', 'never married')[task]}"
+                best = " (the best peer)" if side == judged["best_peer"] else ""
+                rows.append([label, LABELS[side] + best, f"{of['mean']:.4f}{spread}", *cells])
     return [*lines, *_table(["model, task", "side", "AUC", "Polyrank − best peer", "asked"], rows)]
 
 
