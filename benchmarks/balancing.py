@@ -40,7 +40,7 @@ from polyrank.settings import Settings, parse_settings
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
 CENSUS_KNOBS = ("model.embedding_dropout=0.3", "train.learning_rate=0.002", "train.batch_size=1024")
-# Without the leaves, target attention, width and members of configs/kuairand.toml: a tenth of the time.
+# Without the leaves, target attention, width and members of configs/kuairand.toml: a small part of its time.
 KUAIRAND_KNOBS = (
     "data.leaves.trees=0", "model.sequence.pooling=mean", "model.embedding_width=16", "model.ensemble.members=1",
     "train.batch_size=1024",

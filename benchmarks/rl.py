@@ -225,9 +225,9 @@ def table(document: dict[str, Any]) -> str:
             lines.append(f"| {size} | {ours:,.0f} | {peers:,.0f} | {of['ratio']:.1f} |")
         lines += [
             "",
-            "The last row is each as it comes, by its own defaults; the one before it ours with d3rlpy's networks and",
+            "The knobs besides sizes are the same. In the last row each has its own default sizes; in the one before",
         ]
-        lines += ["batches, but few candidates, beside d3rlpy's defaults; in the others both have the same sizes."]
+        lines += ["it ours has d3rlpy's networks and batches, but few candidates, beside d3rlpy's default sizes."]
     if "latency" in document:
         lines += [
             "",

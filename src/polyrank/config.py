@@ -34,7 +34,7 @@ def read_toml(path: Path, what: str = "config") -> Table:
         raise ConfigError(f"a {what} must be a TOML file", received=received, mend="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         received = f"{path}: {error}"
-        raise ConfigError("a config must be valid TOML", received=received, mend="correct that line") from error
+        raise ConfigError(f"a {what} must be valid TOML", received=received, mend="correct that line") from error
 
 
 def write_toml(path: Path, table: Mapping[str, Any]) -> None:
