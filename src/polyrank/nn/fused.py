@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from polyrank.nn import stacked
 from polyrank.nn.inputs import Inputs, Narrow
-from polyrank.nn.kernels import activations, gates, narrow
+from polyrank.nn.kernels import gates, narrow
+from polyrank.nn.kernels.llvm import LANES
 from polyrank.nn.kernels.threads import follow_torch
-from polyrank.nn.kernels.vectors import LANES, STEP
+from polyrank.nn.kernels.vectors import STEP
 from polyrank.nn.layers import Dropout
-
-_Steps = list[tuple[Tensor, Tensor, Tensor]]
 
 _FEW = 32  # so few numbers beside small tables are not worth a product of their own
 
@@ -37,18 +37,18 @@ class _Trace:
         first: `[B, N]` the first layer's activations and the gate logits, N ≥ M·H₁ + K.
         weight: the first layer's, `[D, N]`.
         scale: what dropout multiplied activations with.
-        deeper: of each deeper layer its input `[M, B, H']`, weight and output `[M, B, H]`.
+        deeper: the deeper layers.
     """
 
     x: Tensor
     first: Tensor
     weight: Tensor
-    deeper: _Steps
+    deeper: list[stacked.Layer]
     scale: float
 
     def experts(self, group: Any) -> Tensor:
         """The experts' outputs, `[M, B, H]`, not necessarily contiguous."""
-        return self.deeper[-1][2] if self.deeper else _by_expert(self.first, group)
+        return self.deeper[-1].output if self.deeper else _by_expert(self.first, group)
 
 
 def suits(level: Any) -> bool:
@@ -74,7 +74,7 @@ def run(level: Any, inputs: Sequence[Inputs] | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def run_towers(x: Tensor, hidden: Any, output: Any) -> Tensor:
-    """`Towers.plainly`, faster: `[T, B, H]` → `[T, B, 1]`."""
+    """`Towers.plainly` for one logit a task, faster: `[T, B, H]` → `[B, T]`."""
     follow_torch()
     layers = [*hidden.layers, output]
     logits: Tensor = _Towers.apply(hidden.dropout, x, *(p for layer in layers for p in (layer.weight, layer.bias)))  # type: ignore[no-untyped-call]
@@ -96,43 +96,39 @@ class _Hidden(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dropout: Dropout, x: Tensor, *parameters: Tensor) -> Tensor:
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        ctx.scale, ctx.kind, ctx.given = dropout.scale, _kind(), x.dtype
         with torch.autocast("cpu", enabled=False):
-            ctx.steps, read = _deeper_forward(parameters, x.to(kind), dropout)
-        ctx.scale, ctx.kind = dropout.scale, kind
-        return read.float().detach()  # another tensor than the one kept, which would otherwise keep the graph alive
+            ctx.layers = stacked.forward(parameters, x.to(ctx.kind), dropout)
+            # Another tensor than the one kept, which would otherwise keep the graph alive.
+            return ctx.layers[-1].output.float().detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         follow_torch()
-        gradient = gradient.to(ctx.kind).clone(memory_format=torch.contiguous_format)  # it is changed below
-        results, gradient = _deeper_backward(ctx.steps, gradient, ctx.scale)
-        return None, gradient.float(), *results
+        gradient = gradient.to(ctx.kind).clone(memory_format=torch.contiguous_format)  # it may be changed below
+        results, gradient = stacked.backward(ctx.layers, gradient, ctx.scale)
+        return None, gradient.to(ctx.given), *results
 
 
 class _Towers(torch.autograd.Function):
-    """(dropout, x `[T, B, H]`, each layer's weight and bias) → `[T, B, 1]`; ReLU and dropout but for the last layer."""
+    """(dropout, x `[T, B, H]`, each layer's weight and bias) → `[B, T]`; ReLU and dropout but for the last layer."""
 
     @staticmethod
     def forward(ctx: Any, dropout: Dropout, x: Tensor, *parameters: Tensor) -> Tensor:
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         *hidden, weight, bias = parameters
         with torch.autocast("cpu", enabled=False):
-            steps, read = _deeper_forward(hidden, x.to(kind), dropout)
-            matrix = weight.detach().to(kind)
-            ctx.scale, ctx.steps, ctx.read, ctx.matrix, ctx.given = dropout.scale, steps, read, matrix, x.dtype
-            return torch.baddbmm(bias.detach().to(kind), read, matrix).float()
+            ctx.layers = stacked.forward(hidden, x.to(_kind()), dropout)
+            read = ctx.layers[-1].output if ctx.layers else x.to(_kind())
+            ctx.last, ctx.scale, ctx.given = (read, weight.detach()), dropout.scale, x.dtype
+            return stacked.last(*ctx.last, bias.detach())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         follow_torch()
-        bias = gradient.sum(dim=1, keepdim=True)
-        gradient = gradient.to(ctx.matrix.dtype)
-        weight = _product(ctx.read, gradient)
-        gradient = torch.bmm(gradient, ctx.matrix.transpose(1, 2))
-        results, gradient = _deeper_backward(ctx.steps, gradient, ctx.scale)
+        weight, bias, gradient = stacked.last_back(*ctx.last, gradient)
+        results, gradient = stacked.backward(ctx.layers, gradient, ctx.scale)
         return None, gradient.to(ctx.given), *results, weight, bias
 
 
@@ -143,7 +139,7 @@ class _Level(torch.autograd.Function):
     def forward(
         ctx: Any, level: Any, small: Narrow | None, x: Tensor, tables: Tensor | None, *parameters: Tensor
     ) -> Any:
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        kind = _kind()
         traces = []
         with torch.autocast("cpu", enabled=False):
             for group, own, read in zip(level.groups, _split(level, parameters), x, strict=True):
@@ -154,7 +150,7 @@ class _Level(torch.autograd.Function):
                 mixed = torch.empty(len(level.gates), x.shape[1], level.out_width, dtype=kind)
                 weights = torch.empty_like(logits)
                 plan = _plan(level)
-                gates.mix(*_addresses(found), logits.numpy(), *plan, weights.numpy(), _held(mixed))
+                gates.mix(*_addresses(found), logits.numpy(), *plan, weights.numpy(), stacked.held(mixed))
             else:
                 mixed, weights = torch.cat(found), logits
         ctx.level, ctx.small, ctx.traces, ctx.found, ctx.weights = level, small, traces, found, weights
@@ -178,7 +174,7 @@ class _Level(torch.autograd.Function):
             slopes = torch.empty_like(ctx.weights)
             masks = np.empty((0, 0), np.float32) if level.masks is None else level.masks.numpy()
             arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *_plan(level), masks)
-            gates.mix_back(*arguments, _held(gradient.contiguous()), *_addresses(targets), slopes.numpy())
+            gates.mix_back(*arguments, stacked.held(gradient.contiguous()), *_addresses(targets), slopes.numpy())
         else:
             slopes = torch.zeros_like(ctx.weights)
             for target, part in zip(targets, torch.split(gradient, [g.experts for g in level.groups]), strict=True):
@@ -204,7 +200,7 @@ def _group_forward(
     if small is None:
         x, weight = x.to(kind), weight.to(kind)
         first = torch.mm(x, weight)
-        _rectify(first[None], bias[None])
+        stacked.rectify(first[None], bias[None])
     else:
         padded = -(-outputs // LANES) * LANES
         weight = weight.detach() if padded == outputs else torch.nn.functional.pad(weight, (0, padded - outputs))
@@ -214,36 +210,10 @@ def _group_forward(
         read = (_array(t) for t in (small.tables, small.begins, weight, biases))
         listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
         added = x.shape[1] > few.shape[1]
-        narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), _held(first))
-    _drop(first[None], group.hidden, group.dropout)
-    steps, _ = _deeper_forward(deeper, _by_expert(first, group), group.dropout)
-    return _Trace(x, first, weight, steps, group.dropout.scale)
-
-
-def _deeper_forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -> tuple[_Steps, Tensor]:
-    """Layers on `[M, B, H']`, ReLU and dropout after each: what each read, its weight and output; and the last one."""
-    steps = []
-    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        matrix = weight.detach().to(x.dtype)
-        output = torch.bmm(x, matrix)
-        _rectify(output, bias[:, 0])
-        _drop(output, output.shape[2], dropout)
-        steps.append((x, matrix, output))
-        x = output
-    return steps, x
-
-
-def _deeper_backward(
-    steps: _Steps, gradient: Tensor, scale: float, to: Tensor | None = None
-) -> tuple[list[Tensor], Tensor]:
-    """Gradients of `_deeper_forward`'s parameters and input; the latter is written to `to` where given."""
-    results: list[Tensor] = []
-    for index in reversed(range(len(steps))):
-        read, weight, output = steps[index]
-        bias = _rectify_back(gradient, output, scale, output.shape[2])
-        results = [_product(read, gradient), bias[:, None], *results]
-        gradient = torch.bmm(gradient, weight.transpose(1, 2), out=to if index == 0 else None)
-    return results, gradient
+        narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), stacked.held(first))
+    stacked.drop(first[None], group.hidden, group.dropout)
+    layers = stacked.forward(deeper, _by_expert(first, group), group.dropout)
+    return _Trace(x, first, weight, layers, group.dropout.scale)
 
 
 def _group_backward(
@@ -260,10 +230,10 @@ def _group_backward(
         to: `[B, D]` or None.
     """
     scale = trace.scale
-    results, _ = _deeper_backward(trace.deeper, gradient, scale, _by_expert(first, group))
+    results, _ = stacked.backward(trace.deeper, gradient, scale, _by_expert(first, group))
     if small is None:
-        bias = _rectify_back(first[None], trace.first[None], scale, group.hidden)[0]
-        own = _product(trace.x[None], first[None])[0]
+        bias = stacked.rectify_back(first[None], trace.first[None], scale, group.hidden)[0]
+        own = stacked.product(trace.x[None], first[None])[0]
         if to is not None:
             _multiply(first, trace.weight, to)
         return [own, bias, *results], None
@@ -279,25 +249,18 @@ def _group_backward(
     turned = torch.empty(narrow.GROUPS, LANES * wide + LANES)
     read = (_array(small.tables), small.begins.numpy(), weight.numpy(), turned.numpy())
     listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
-    written = (_held(trace.first), _held(first), *(t.numpy() for t in (scratch, parts, bias, own, tables)))
+    written = (
+        stacked.held(trace.first),
+        stacked.held(first),
+        *(t.numpy() for t in (scratch, parts, bias, own, tables)),
+    )
     narrow.project_back(*read, group.hidden, *listed, np.float32(scale), *written)
     if x.shape[1] > few.shape[1]:
-        own[wide:] = _product(x[None], first[None])[0]
+        own[wide:] = stacked.product(x[None], first[None])[0]
     if to is not None:
         _multiply(first, weight[wide:].to(first.dtype), to)
     outputs = group.hidden + group.gate_logits
     return [own[:, :outputs].contiguous(), bias[: group.hidden], *results], tables
-
-
-def _product(read: Tensor, gradient: Tensor) -> Tensor:
-    """A layer's weight gradient, `[M, B, D]`ᵀ `[M, B, H]` → `[M, D, H]` float32.
-
-    In bf16 the product's own transpose is computed: then the operand that has to be packed for the processor is the one
-    that lies in rows.
-    """
-    if read.dtype == torch.float32:
-        return torch.bmm(read.transpose(1, 2), gradient)
-    return torch.bmm(gradient.transpose(1, 2), read).transpose(1, 2).float().contiguous()
 
 
 def _multiply(first: Tensor, weight: Tensor, to: Tensor) -> None:
@@ -317,29 +280,9 @@ def _split_wide(x: Tensor, weight: Tensor, kind: torch.dtype) -> tuple[Tensor, T
     return few, x, torch.mm(x, weight[weight.shape[0] - x.shape[1] :].to(kind))
 
 
-def _rectify(values: Tensor, bias: Tensor) -> None:
-    """Add the bias `[G, H]` to the first H columns of `values [G, B, N]` and cut off what is negative, in place."""
-    activations.rectify(_held(values), bias.detach().numpy())
-
-
-def _drop(values: Tensor, width: int, dropout: Dropout) -> None:
-    """Dropout on the first `width` columns of `values [G, B, N]`, in place."""
-    if dropout.active:
-        bits = dropout.bits(torch.Size((*values.shape[:2], width)))
-        activations.drop(_held(values), bits.numpy(), dropout.dropped, np.float32(dropout.scale))
-
-
-def _rectify_back(gradient: Tensor, values: Tensor, scale: float, width: int) -> Tensor:
-    """The gradient under ReLU and dropout, in place, and its sum over rows: the bias' `[G, H]`."""
-    chunks = -(-gradient.shape[1] // activations.CHUNK)
-    partial = torch.empty(chunks, len(gradient), width)
-    activations.rectify_back(_held(gradient), _held(values), np.float32(scale), partial.numpy())
-    return partial.sum(dim=0)
-
-
-def _held(values: Tensor) -> Any:
-    """As kernels take activations: float32, or bf16 as uint16."""
-    return values.numpy() if values.dtype == torch.float32 else values.view(torch.uint16).numpy()
+def _kind() -> torch.dtype:
+    """Of the products: autocast's, or float32."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
 def _by_expert(first: Tensor, group: Any) -> Tensor:

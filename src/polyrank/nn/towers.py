@@ -75,7 +75,7 @@ class Towers(nn.Module):
         if fused is None:
             return self.plainly(x)
         if isinstance(self.output, StackedLinear):
-            logits: Tensor = fused.run_towers(x, self.hidden, self.output).squeeze(2).t()
+            logits: Tensor = fused.run_towers(x, self.hidden, self.output)
         else:
             logits = self.output(fused.run_hidden(x, self.hidden))
         return logits

@@ -85,7 +85,7 @@ def clear(out, vectors):
 
 @njit
 def dot(left, right):
-    return v.dot(left.ctypes.data, right.ctypes.data, left.size // LANES, left.dtype.type(0))
+    return v.dot(left.ctypes.data, right.ctypes.data, left.size // LANES, left.dtype.type(0), right.dtype.type(0))
 
 
 @njit

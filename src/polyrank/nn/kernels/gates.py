@@ -77,7 +77,7 @@ def mix_back(
                 mean = np.float32(0.0)
                 for k in range(starts[i], starts[i + 1]):
                     expert = experts[members[k]] + np.uint64(b * strides[members[k]])
-                    slope = dot(given, expert, vectors, kind)
+                    slope = dot(given, expert, vectors, kind, kind)
                     logit_gradient[b, k] = slope
                     mean += weights[b, k] * slope
                     at = totals_at + np.uint64(members[k] * width * 4)

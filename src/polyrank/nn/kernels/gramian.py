@@ -39,7 +39,7 @@ def gramian(gradients: Any, weights: Any, columns: Any, out: Any) -> None:
                             left, right = columns[i, s], columns[j, s]
                             if left >= 0 and right >= 0:
                                 common += weights[b, left] * weights[b, right]
-                    out[part, i, j] += common * dot(one, other, vectors, kind)
+                    out[part, i, j] += common * dot(one, other, vectors, kind, kind)
         for i in range(tasks):
             for j in range(i):
                 out[part, j, i] = out[part, i, j]

@@ -1,0 +1,102 @@
+"""Words of LLVM's own language that kernels are written in: vectors of sixteen numbers, loads, stores, loops.
+
+Activations are float32, or bf16 ("half" here), the upper half of a float32, held as uint16.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+
+LANES = 16
+BYTES = 4 * LANES
+
+FLOAT, INT, HALF, OFFSET = ir.FloatType(), ir.IntType(64), ir.IntType(16), ir.IntType(32)
+VECTOR, LANE, HALVES = (ir.VectorType(kind, LANES) for kind in (FLOAT, OFFSET, HALF))
+ZERO = ir.Constant(VECTOR, [0.0] * LANES)
+
+
+def integer(value: int) -> Any:
+    """A constant of 64 bits."""
+    return ir.Constant(INT, value)
+
+
+def element(builder: Any, array: Any, index: Any, kind: Any) -> Any:
+    """array[index], of four bytes."""
+    at = builder.add(array, builder.mul(index, integer(4)))
+    return builder.load(builder.inttoptr(at, kind.as_pointer()))
+
+
+def apart(half: bool) -> int:
+    """How many bytes a vector of activations takes."""
+    return BYTES // 2 if half else BYTES
+
+
+def load(builder: Any, address: Any, *, half: bool = False) -> Any:
+    """Sixteen numbers from an address, as float32."""
+    loaded = builder.load(builder.inttoptr(address, (HALVES if half else VECTOR).as_pointer()))
+    loaded.align = 2 if half else 4
+    return widened(builder, loaded, VECTOR, LANE) if half else loaded
+
+
+def store(builder: Any, vector: Any, address: Any, *, half: bool = False) -> None:
+    """Sixteen numbers to an address, as bf16 if `half`."""
+    held = narrowed(builder, vector, VECTOR, LANE, HALVES) if half else vector
+    builder.store(held, builder.inttoptr(address, held.type.as_pointer())).align = 2 if half else 4
+
+
+def widened(builder: Any, held: Any, kind: Any, bits: Any) -> Any:
+    """bf16 → float32: the lower sixteen bits are 0."""
+    return builder.bitcast(builder.shl(builder.zext(held, bits), _all(bits, 16)), kind)
+
+
+def narrowed(builder: Any, value: Any, kind: Any, bits: Any, held: Any) -> Any:
+    """float32 → the nearest bf16, to even where two are as near; what is not a number stays so."""
+    whole = builder.bitcast(value, bits)
+    odd = builder.and_(builder.lshr(whole, _all(bits, 16)), _all(bits, 1))
+    up = builder.lshr(builder.add(whole, builder.add(odd, _all(bits, 0x7FFF))), _all(bits, 16))
+    strange = builder.fcmp_unordered("uno", value, value)
+    return builder.trunc(builder.select(strange, _all(bits, 0x7FC0), up), held)
+
+
+def _all(bits: Any, value: int) -> Any:
+    return ir.Constant(bits, [value] * LANES if isinstance(bits, ir.VectorType) else value)
+
+
+def splat(builder: Any, scalar: Any, kind: Any) -> Any:
+    """The vector of one number sixteen times."""
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(OFFSET, 0))
+    return builder.shuffle_vector(single, single, ir.Constant(LANE, [0] * LANES))
+
+
+def first_lanes(builder: Any, count: Any) -> Any:
+    """A mask of the lanes below `count`."""
+    limit = splat(builder, builder.trunc(count, OFFSET), LANE)
+    return builder.icmp_signed("<", ir.Constant(LANE, list(range(LANES))), limit)
+
+
+def multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
+    """left · right + addend, rounded once where the processor can."""
+    contract = ("contract",)
+    return builder.fadd(builder.fmul(left, right, flags=contract), addend, flags=contract)
+
+
+def loop(builder: Any, count: Any, sums: list[Any], step: Any, stride: int = 1) -> list[Any]:
+    """`sums = step(i, sums)` for i = 0, `stride`, … below `count`; the final sums."""
+    before = builder.block
+    head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(INT)
+    index.add_incoming(integer(0), before)
+    carried = [builder.phi(VECTOR) for _ in sums]
+    for phi, value in zip(carried, sums, strict=True):
+        phi.add_incoming(value, before)
+    builder.cbranch(builder.icmp_signed("<", index, count), body, end)
+    builder.position_at_end(body)
+    results = step(index, list(carried))
+    index.add_incoming(builder.add(index, integer(stride)), builder.block)
+    for phi, value in zip(carried, results, strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(end)
+    return carried

@@ -1,0 +1,192 @@
+"""A layer of M networks side by side: product, bias and ReLU in one pass, and all of it backward in another.
+
+B rows, K inputs and H outputs (both multiples of 16) of each of M networks. Rows are worked on in chunks that stay in
+a core's own cache, from what is read to what is written; a gradient is cut off by its ReLU where the products read it.
+
+Everything is given by address; `apart` says by how many bytes networks and rows of an input stand apart, which may be a
+part of a larger product. Inputs and outputs are float32, or all of them bf16 held as uint16, as `kind` is, a number of
+that type; biases, weights and all gradients of parameters are float32.
+
+For processors with vectors of 512 bits, and for bf16 with products of pairs of them (AVX512-BF16).
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import binding
+from numba import njit, prange
+
+from polyrank.nn.kernels.llvm import LANES
+from polyrank.nn.kernels.tiles import ROWS, VECTORS, activated, added, cut, interleaved, written
+from polyrank.nn.kernels.vectors import add_multiple, clear, rounded, size_of
+
+CHUNK = 128  # rows: even, and fixed, so that the result does not depend on the number of threads
+PARTS = 16  # of all rows of all networks, each with sums of its own on the way back
+_PIECE = np.float32(1.0)
+
+
+@cache
+def able(*, half: bool) -> bool:
+    """Whether the processor can run these; and in bf16 has nothing better (AMX multiplies several times as fast)."""
+    units = binding.get_host_cpu_features()
+    if half:
+        return units.get("avx512bf16", False) and not units.get("amx-bf16", False)
+    return units.get("avx512f", False)
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def packed(weight: Any, out: Any) -> None:
+    """Weights as tiles read them: `weight [M, K, H]` float32 → `out [M, K / 2, H, 2]` bf16, two neighbours in k."""
+    networks, steps, width, _ = out.shape
+    kind = out.dtype.type(0)
+    for at in prange(networks * steps):
+        own, to, k = weight[at // steps], out[at // steps, at % steps], at % steps * 2
+        for h in range(width):
+            to[h, 0], to[h, 1] = rounded(own[k, h], kind), rounded(own[k + 1, h], kind)
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def turned(weight: Any, out: Any) -> None:
+    """The same for the way back: `weight [M, K, H]` → `out [M, H / P, K, P]`, P = 2 for bf16 and 1 for float32."""
+    networks, steps, inputs, pairs = out.shape
+    kind = out.dtype.type(0)
+    for at in prange(networks * steps):
+        own, to, h = weight[at // steps], out[at // steps, at % steps], at % steps * pairs
+        for k in range(inputs):
+            for p in range(pairs):
+                to[k, p] = rounded(own[k, h + p], kind)
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def layer(
+    networks: int, rows: int, inputs: int, width: int, read: Any, apart: int, row_apart: int, weight: Any, bias: Any,
+    out: Any, kind: Any,
+) -> None:  # fmt: skip
+    """out ← max(x W + bias, 0).
+
+    Args:
+        networks: M.
+        rows: B.
+        inputs: K.
+        width: H.
+        read: x, `[M, B, K]`.
+        apart: from one network's x to the next.
+        row_apart: from one row of x to the next.
+        weight: float32 `[M, K, H]` itself, or what `packed` makes of it.
+        bias: `[M, H]` float32.
+        out: `[M, B, H]`, written.
+        kind: as what x and out are held.
+    """
+    size = size_of(kind)
+    read, weight, bias, out = np.uint64(read), np.uint64(weight), np.uint64(bias), np.uint64(out)
+    steps, chunks = inputs * size // 4, (rows + CHUNK - 1) // CHUNK
+    for at in prange(networks * chunks):
+        m, begin = at // chunks, at % chunks * CHUNK
+        end = min(rows, begin + CHUNK)
+        for first in range(0, width, VECTORS * LANES):
+            vectors = min(VECTORS, (width - first) // LANES)
+            right = weight + np.uint64((m * steps * width + first) * 4)
+            shift = bias + np.uint64((m * width + first) * 4)
+            b = begin
+            while b < end:
+                several = ROWS if end - b >= ROWS else 1
+                left = read + np.uint64(m * apart + b * row_apart)
+                to = out + np.uint64(((m * rows + b) * width + first) * size)
+                activated(several, vectors, left, row_apart, 4, right, width * 4, steps, shift, to, width * size, kind)
+                b += several
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def layer_back(
+    networks: int, rows: int, inputs: int, width: int, read: Any, apart: int, row_apart: int, weight: Any, values: Any,
+    scale: Any, gradient: Any, to: Any, to_apart: int, to_row_apart: int, sums: Any, weight_gradient: Any,
+    bias_gradient: Any, kind: Any,
+) -> None:  # fmt: skip
+    """Gradients of `layer`, after dropout.
+
+    Args:
+        networks: and `rows`, `inputs`, `width`, `read`, `apart`, `row_apart`, `kind` as of `layer`.
+        rows: B.
+        inputs: K.
+        width: H.
+        read: x.
+        apart: from one network's x to the next.
+        row_apart: from one row of x to the next.
+        weight: what `turned` makes of it.
+        values: `[M, B, H]` what the layer gave, after dropout.
+        scale: what dropout multiplied them with, 1 without.
+        gradient: `[M, B, H]` with respect to them; held as they are.
+        to: `[M, B, K]`, written: with respect to x; held as it is.
+        to_apart: from one network's part of it to the next.
+        to_row_apart: from one row of it to the next.
+        sums: `[M, parts, K + 1, H]` float32, changed.
+        weight_gradient: `[M, K, H]` float32, written.
+        bias_gradient: `[M, H]` float32, written.
+        kind: as what activations are held.
+    """
+    size, pairs = size_of(kind), 4 // size_of(kind)
+    read, weight, values, gradient, to = (
+        np.uint64(read),
+        np.uint64(weight),
+        np.uint64(values),
+        np.uint64(gradient),
+        np.uint64(to),
+    )
+    weight_gradient, bias_gradient = np.uint64(weight_gradient), np.uint64(bias_gradient)
+    parts, chunks = sums.shape[1], (rows + CHUNK - 1) // CHUNK
+    wide, across = width // LANES, inputs // LANES
+    for at in prange(networks * parts):
+        m, part = at // parts, at % parts
+        sum_at = sums[m, part].ctypes.data
+        total_at = sum_at + np.uint64(inputs * width * 4)
+        clear(sum_at, (inputs + 1) * wide)
+        # The gradient of what the ReLU was given; and in bf16 this and x with two rows' numbers side by side.
+        own = np.empty(CHUNK * (2 * width + inputs) * size, np.uint8)
+        cut_at = own.ctypes.data
+        cut_pairs_at = cut_at + np.uint64(CHUNK * width * size)
+        read_pairs_at = cut_at + np.uint64(2 * CHUNK * width * size)
+        for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
+            begin = chunk * CHUNK
+            many = min(rows, begin + CHUNK) - begin
+            place = np.uint64((m * rows + begin) * width * size)
+            for b in range(many):
+                shift = np.uint64(b * width * size)
+                cut(gradient + place + shift, values + place + shift, scale, wide, cut_at + shift, total_at, kind)
+            for first in range(0, inputs, VECTORS * LANES):
+                vectors = min(VECTORS, (inputs - first) // LANES)
+                right = weight + np.uint64(m * width * inputs * size + first * 4)
+                b = 0
+                while b < many:
+                    several = ROWS if many - b >= ROWS else 1
+                    left = cut_at + np.uint64(b * width * size)
+                    out = to + np.uint64(m * to_apart + (begin + b) * to_row_apart + first * size)
+                    written(
+                        several, vectors, left, width * size, 4, right, inputs * 4, width // pairs, out, to_row_apart,
+                        kind,
+                    )  # fmt: skip
+                    b += several
+            left, left_step, right = read + np.uint64(m * apart + begin * row_apart), row_apart, cut_at
+            if pairs == 2:
+                for b in range(0, many, 2):
+                    both = 1 if b + 1 < many else 0
+                    above, below = left + np.uint64(b * row_apart), cut_at + np.uint64(b * width * 2)
+                    to_read, to_cut = np.uint64(b * inputs * 2), np.uint64(b * width * 2)
+                    interleaved(above, above + np.uint64(both * row_apart), both, across, read_pairs_at + to_read)
+                    interleaved(below, below + np.uint64(both * width * 2), both, wide, cut_pairs_at + to_cut)
+                left, left_step, right = read_pairs_at, inputs * 4, cut_pairs_at
+            for first in range(0, width, VECTORS * LANES):
+                vectors = min(VECTORS, (width - first) // LANES)
+                for k in range(0, inputs, ROWS):
+                    added(
+                        ROWS, vectors, left + np.uint64(k * 4), 4, left_step, right + np.uint64(first * 4), width * 4,
+                        (many + pairs - 1) // pairs, sum_at + np.uint64((k * width + first) * 4), width * 4, kind,
+                    )  # fmt: skip
+    for at in prange(networks * (inputs + 1)):
+        m, k = at // (inputs + 1), at % (inputs + 1)
+        out = bias_gradient + np.uint64(m * width * 4)
+        if k < inputs:
+            out = weight_gradient + np.uint64((m * inputs + k) * width * 4)
+        clear(out, wide)
+        for part in range(parts):
+            add_multiple(out, sums[m, part, k].ctypes.data, _PIECE, wide, _PIECE)

@@ -1,0 +1,174 @@
+"""Layers of M networks side by side, forward and backward, for autograd functions that keep what they need themselves.
+
+Where the processor can, compiled kernels run a layer in one pass (`polyrank.nn.kernels.products`); elsewhere torch's
+products, with ReLU, bias and dropout in place. Under autocast activations are bf16, sums and gradients of parameters
+float32. M networks, B rows, K inputs, H outputs of a layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyrank.nn.kernels import activations, products, scores
+from polyrank.nn.kernels.llvm import LANES
+from polyrank.nn.layers import Dropout
+
+
+@dataclass
+class Layer:
+    """What a layer's forward pass leaves for its backward: what it read, its weight and what it gave."""
+
+    read: Tensor
+    weight: Tensor
+    output: Tensor
+
+
+def forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -> list[Layer]:
+    """Layers on `[M, B, K]`, ReLU and dropout after each; `parameters` are weights and biases in turn."""
+    layers = []
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        layer = Layer(x, weight.detach(), _layer(x, weight.detach(), bias.detach()))
+        drop(layer.output, layer.output.shape[2], dropout)
+        layers.append(layer)
+        x = layer.output
+    return layers
+
+
+def backward(
+    layers: Sequence[Layer], gradient: Tensor, scale: float, to: Tensor | None = None
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of `forward`'s parameters and input; the latter is written to `to` where given.
+
+    Args:
+        layers: what it left.
+        gradient: `[M, B, H]` contiguous, of the last output; may be changed.
+        scale: what dropout multiplied activations with.
+        to: `[M, B, K]`.
+    """
+    found: list[Tensor] = []
+    for index in reversed(range(len(layers))):
+        weight, bias, gradient = _layer_back(layers[index], gradient, scale, to if index == 0 else None)
+        found = [weight, bias, *found]
+    return found, gradient
+
+
+def last(read: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A layer of one output for each of T tasks: `[T, B, H]`, `[T, H, 1]`, `[T, 1, 1]` → `[B, T]` float32."""
+    tasks, rows, width = read.shape
+    if width % LANES:
+        return torch.baddbmm(bias, read.float(), weight)[:, :, 0].t()
+    out = torch.empty(rows, tasks)
+    scores.scores(held(read), weight[:, :, 0].numpy(), bias[:, 0, 0].numpy(), out.numpy())
+    return out
+
+
+def last_back(read: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `last`: of its weight, its bias, and what it read."""
+    bias = gradient.sum(dim=0)[:, None, None]
+    if read.shape[2] % LANES:
+        gradient = gradient.t()[:, :, None]
+        to = torch.bmm(gradient, weight.transpose(1, 2)).to(read.dtype)
+        return torch.bmm(read.float().transpose(1, 2), gradient), bias, to
+    to = torch.empty_like(read, memory_format=torch.contiguous_format)
+    parts = torch.empty(-(-read.shape[1] // scores.CHUNK), len(read), read.shape[2])
+    scores.scores_back(held(read), weight[:, :, 0].numpy(), gradient.contiguous().numpy(), held(to), parts.numpy())
+    return parts.sum(dim=0)[:, :, None], bias, to
+
+
+def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    networks, inputs, width = weight.shape
+    output = torch.empty(networks, x.shape[1], width, dtype=x.dtype)
+    if not _suits(x, weight):
+        torch.bmm(x, weight.to(x.dtype), out=output)
+        rectify(output, bias[:, 0])
+        return output
+    matrix = weight
+    if x.dtype != torch.float32:
+        matrix = torch.empty(networks, inputs // 2, width, 2, dtype=x.dtype)
+        products.packed(weight.numpy(), held(matrix))
+    products.layer(
+        networks, x.shape[1], inputs, width, *_place(x), matrix.data_ptr(), bias.data_ptr(), output.data_ptr(), kind(x)
+    )
+    return output
+
+
+def _layer_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of weight, bias and input."""
+    x, weight, output = layer.read, layer.weight, layer.output
+    if not _suits(x, weight):
+        bias = rectify_back(gradient, output, scale, output.shape[2])
+        matrix = weight.to(x.dtype).transpose(1, 2)
+        return product(x, gradient), bias[:, None], torch.bmm(gradient, matrix, out=to)
+    networks, inputs, width = weight.shape
+    rows, pairs = x.shape[1], 4 // x.itemsize
+    matrix = torch.empty(networks, width // pairs, inputs, pairs, dtype=x.dtype)
+    products.turned(weight.numpy(), held(matrix))
+    to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
+    parts = min(-(-products.PARTS // networks), -(-rows // products.CHUNK))
+    sums = torch.empty(networks, parts, inputs + 1, width)
+    own, bias = torch.empty_like(weight), torch.empty(networks, 1, width)
+    products.layer_back(
+        networks, rows, inputs, width, *_place(x), matrix.data_ptr(), output.data_ptr(), np.float32(scale),
+        gradient.data_ptr(), *_place(to), sums.numpy(), own.data_ptr(), bias.data_ptr(), kind(x),
+    )  # fmt: skip
+    return own, bias, to
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    return (
+        weight.shape[1] % LANES == 0
+        and weight.shape[2] % LANES == 0
+        and weight.is_contiguous()
+        and products.able(half=x.dtype != torch.float32)
+    )
+
+
+def _place(values: Tensor) -> tuple[int, int, int]:
+    """Where `[M, B, N]` begins, and by how many bytes networks and rows stand apart."""
+    assert values.stride(2) == 1
+    return values.data_ptr(), values.stride(0) * values.itemsize, values.stride(1) * values.itemsize
+
+
+def product(read: Tensor, gradient: Tensor) -> Tensor:
+    """A layer's weight gradient, `[M, B, K]`ᵀ `[M, B, H]` → `[M, K, H]` float32.
+
+    In bf16 the product's own transpose is computed: then the operand that has to be packed for the processor is the one
+    that lies in rows.
+    """
+    if read.dtype == torch.float32:
+        return torch.bmm(read.transpose(1, 2), gradient)
+    return torch.bmm(gradient.transpose(1, 2), read).transpose(1, 2).float().contiguous()
+
+
+def rectify(values: Tensor, bias: Tensor) -> None:
+    """Add the bias `[M, H]` to the first H columns of `values [M, B, N]` and cut off what is negative, in place."""
+    activations.rectify(held(values), bias.detach().numpy())
+
+
+def drop(values: Tensor, width: int, dropout: Dropout) -> None:
+    """Dropout on the first `width` columns of `values [M, B, N]`, in place."""
+    if dropout.active:
+        bits = dropout.bits(torch.Size((*values.shape[:2], width)))
+        activations.drop(held(values), bits.numpy(), dropout.dropped, np.float32(dropout.scale))
+
+
+def rectify_back(gradient: Tensor, values: Tensor, scale: float, width: int) -> Tensor:
+    """The gradient under ReLU and dropout, in place, and its sum over rows: the bias' `[M, H]`."""
+    chunks = -(-gradient.shape[1] // activations.CHUNK)
+    partial = torch.empty(chunks, len(gradient), width)
+    activations.rectify_back(held(gradient), held(values), np.float32(scale), partial.numpy())
+    return partial.sum(dim=0)
+
+
+def held(values: Tensor) -> Any:
+    """As kernels take activations: float32, or bf16 as uint16."""
+    return values.numpy() if values.dtype == torch.float32 else values.view(torch.uint16).numpy()
+
+
+def kind(values: Tensor) -> Any:
+    """A number as kernels take activations."""
+    return np.float32(0) if values.dtype == torch.float32 else np.uint16(0)
