@@ -243,7 +243,7 @@ def _group_backward(
     x, weight, size = trace.x, trace.weight, len(small.tables)
     few = x if x.shape[1] <= _FEW else x.new_empty(len(x), 0, dtype=torch.float32)
     own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(first.shape[1])
-    scratch = torch.empty(narrow.GROUPS, size + STEP + few.shape[1] + 3, LANES)
+    scratch = torch.empty(narrow.GROUPS, size + few.shape[1] + 3, LANES)
     parts = torch.empty(narrow.GROUPS, size, -(-tables.shape[1] // LANES) * LANES)
     wide = weight.shape[0] - x.shape[1]
     turned = torch.empty(narrow.GROUPS, LANES * wide + LANES)

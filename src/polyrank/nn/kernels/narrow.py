@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from polyrank.nn.kernels import tiles
+from polyrank.nn.kernels.llvm import BYTES, LANES
 from polyrank.nn.kernels.vectors import (
-    BYTES,
-    LANES,
     STEP,
     add_multiple,
     clear,
@@ -31,7 +31,6 @@ from polyrank.nn.kernels.vectors import (
     number,
     passed,
     prefetch,
-    scatter_add,
 )
 
 GROUPS = 16
@@ -145,6 +144,27 @@ def project(
                 gather_add(to, begin, base, at, lengths[b], scalars, more, count, lanes, kind)
 
 
+@njit(cache=True, nogil=True)
+def _rows_of(begins: Any, counts: Any, usual: Any, places: Any, lengths: Any) -> Any:
+    """For each table row the rows of the batch that have it as an unusual value, in bytes of a block, and where each
+    list ends and the next begins: whole STEPs, filled up with the row after the batch's last.
+    """  # noqa: D205
+    rows, batch = begins[-1], len(places)
+    ends = np.empty(rows + 1, np.int64)
+    ends[0] = 0
+    for c in range(len(usual)):
+        for r in range(begins[c], begins[c + 1]):
+            ends[r + 1] = ends[r] + (0 if r == usual[c] else (counts[r] + STEP - 1) // STEP * STEP)
+    found, at = np.full(ends[rows], batch * BYTES, np.int32), ends[:rows].copy()
+    for b in range(batch):
+        for k in range(lengths[b]):
+            r = places[b, k] // BYTES
+            if r < rows:
+                found[at[r]] = b * BYTES
+                at[r] += 1
+    return found, ends
+
+
 @njit(parallel=True, cache=True, nogil=True)
 def project_back(
     tables: Any, begins: Any, weight: Any, turned: Any, rectified: int, counts: Any, usual: Any, places: Any,
@@ -161,39 +181,56 @@ def project_back(
         values: `[B, N]` what `project` gave, after dropout.
         gradient: `[B, N]`, held as `values` are, with respect to it; changed into that with respect to what the
             activation was given.
-        scratch: `[GROUPS, R + STEP + D + 3, 16]` float32, changed.
+        scratch: `[GROUPS, R + D + 3, 16]` float32, changed.
         parts: `[GROUPS, R, V]` float32, changed, V the multiple of 16 from W on.
         bias_gradient: `[N]` float32, written.
         weight_gradient: `[≥ C·W + D, N]` float32, its first C·W + D rows written.
         table_gradient: `[R, W]` float32, written.
     """
     width, outputs = tables.shape[1], weight.shape[1]
-    batch, listed = places.shape
+    batch = len(places)
     columns, count = len(usual), numbers.shape[1]
-    rows, wide, across = len(tables) + STEP, parts.shape[2], len(usual) * tables.shape[1]
+    rows, wide, across = len(tables), parts.shape[2], len(usual) * tables.shape[1]
     kind, held = gradient.dtype.type(0), gradient.itemsize
+    rows_of, ends = _rows_of(begins, counts, usual, places, lengths)
     for group in prange(GROUPS):
         own = scratch[group]
         base = own.ctypes.data
         more = base + np.uint64(rows * BYTES)
         table_part = parts.ctypes.data + np.uint64(group * parts.shape[1] * wide * 4)
         parts[group, :, :] = np.float32(0.0)
-        zero = more + np.uint64((count + 1) * BYTES)
-        minus = zero + np.uint64(BYTES)
+        total = more + np.uint64(count * BYTES)
+        zero, minus = total + np.uint64(BYTES), total + np.uint64(2 * BYTES)
+        own[rows + count + 1, :] = np.float32(0.0)
+        own[rows + count + 2, :] = np.float32(-1.0)
         sent = turned[group].ctypes.data
+        given = np.empty((batch + 1, LANES), np.float32)  # a block of the gradient, and zeros
+        given[batch, :] = np.float32(0.0)
+        given_at = given.ctypes.data
         for block in range(group, outputs // LANES, GROUPS):
-            own[:, :] = np.float32(0.0)
-            own[rows + count + 2, :] = np.float32(-1.0)
             lanes = min(max(rectified - block * LANES, 0), LANES)
+            clear(more, count + 1)
             for b in range(batch):
                 place = np.uint64((b * outputs + block * LANES) * held)
                 at = gradient.ctypes.data + place
                 prefetch(at + np.uint64(_AHEAD * outputs * held))
                 prefetch(values.ctypes.data + place + np.uint64(_AHEAD * outputs * held))
-                passed(at, values.ctypes.data + place, scale, lanes, more + np.uint64(count * BYTES), kind)
-                own_places = places.ctypes.data + np.uint64(b * listed * 4)
-                scalars = numbers.ctypes.data + np.uint64(b * count * 4)
-                scatter_add(base, own_places, lengths[b], at, scalars, more, count, kind)
+                passed(at, values.ctypes.data + place, scale, lanes, given_at + np.uint64(b * BYTES), total, kind)
+            for r in range(len(tables)):
+                listed = rows_of.ctypes.data + np.uint64(ends[r] * 4)
+                gather_add(
+                    base + np.uint64(r * BYTES), zero, given_at, listed, ends[r + 1] - ends[r], zero, zero, 0, 0,
+                    np.float32(0.0),
+                )  # fmt: skip
+            d = 0
+            while d < count:
+                several = tiles.ROWS if count - d >= tiles.ROWS else 1
+                scalars = numbers.ctypes.data + np.uint64(d * 4)
+                tiles.added(
+                    several, 1, scalars, 4, count * 4, given_at, BYTES, batch, more + np.uint64(d * BYTES), BYTES,
+                    np.float32(0.0),
+                )  # fmt: skip
+                d += several
             for j in range(LANES):
                 for d in range(count):
                     weight_gradient[columns * width + d, block * LANES + j] = own[rows + d, j]

@@ -37,7 +37,7 @@ from polyrank.nn.kernels.llvm import (
     widened,
 )
 
-STEP = 8  # places that `gather_add` and `scatter_add` take at a time
+STEP = 8  # places that `gather_add` takes at a time
 
 
 @intrinsic
@@ -101,60 +101,28 @@ def gather_add(
 
 
 @intrinsic
-def passed(typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, total: Any, kind: Any) -> Any:
+def passed(
+    typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, out: Any, total: Any, kind: Any
+) -> Any:  # fmt: skip
     """gradient ← gradient · scale where `values` > 0 in the first `rectified` lanes, 0 elsewhere in them.
 
-    And total ← total + gradient, which is float32; gradient and values are held in `kind`.
+    And out ← gradient, total ← total + gradient, both float32; gradient and values are held in `kind`.
     """
     half = kind == types.uint16
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        gradient, values, scale, rectified, total, _ = arguments
+        gradient, values, scale, rectified, out, total, _ = arguments
         given = load(builder, gradient, half=half)
         first = first_lanes(builder, rectified)
         cut = builder.fcmp_ordered("<=", load(builder, values, half=half), ZERO)
         scaled = builder.select(cut, ZERO, builder.fmul(given, splat(builder, scale, VECTOR)))
         result = builder.select(first, scaled, given)
         store(builder, result, gradient, half=half)
+        store(builder, result, out)
         store(builder, builder.fadd(load(builder, total), result), total)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp, kind), body
-
-
-@intrinsic
-def scatter_add(
-    typing: Any, rows: Any, places: Any, count: Any, value: Any, scalars: Any, more: Any, more_count: Any, kind: Any
-) -> Any:
-    """rows[places[i]] ← rows[places[i]] + value for every i, and more[j] ← more[j] + scalars[j] · value for every j.
-
-    Addresses as in `gather_add`; `value` is held in `kind`.
-    """
-    half = kind == types.uint16
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, places, count, value, scalars, more, more_count, _ = arguments
-        added = load(builder, value, half=half)
-
-        def step(index: Any, nothing: list[Any]) -> list[Any]:
-            for lane in range(STEP):
-                place = element(builder, places, builder.add(index, integer(lane)), OFFSET)
-                at = builder.add(rows, builder.zext(place, INT))
-                store(builder, builder.fadd(load(builder, at), added), at)
-            return []
-
-        def scaled(index: Any, nothing: list[Any]) -> list[Any]:
-            at = builder.add(more, builder.mul(index, integer(BYTES)))
-            factor = splat(builder, element(builder, scalars, index, FLOAT), VECTOR)
-            store(builder, multiply_add(builder, factor, added, load(builder, at)), at)
-            return []
-
-        loop(builder, count, [], step, STEP)
-        loop(builder, more_count, [], scaled)
-        return context.get_dummy_value()
-
-    u, i = types.uintp, types.intp
-    return types.void(u, u, i, u, u, u, i, kind), body
+    return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp, types.uintp, kind), body
 
 
 @intrinsic
