@@ -35,7 +35,7 @@ class _Trace:
     Attributes:
         x: `[B, D]` the written-out input, in the type of the products where these read it.
         first: `[B, N]` the first layer's activations and the gate logits, N ≥ M·H₁ + K.
-        weight: the first layer's, `[D, N]`.
+        weight: the first layer's, `[D, N]` float32.
         scale: what dropout multiplied activations with.
         deeper: the deeper layers.
     """
@@ -198,9 +198,8 @@ def _group_forward(
     weight, bias, *deeper = parameters
     outputs = weight.shape[1]
     if small is None:
-        x, weight = x.to(kind), weight.to(kind)
-        first = torch.mm(x, weight)
-        stacked.rectify(first[None], bias[None])
+        x, weight = x.to(kind), weight.detach()
+        first = stacked.run(x[None], weight[None], bias.detach()[None], group.dropout).output[0]
     else:
         padded = -(-outputs // LANES) * LANES
         weight = weight.detach() if padded == outputs else torch.nn.functional.pad(weight, (0, padded - outputs))
@@ -211,7 +210,7 @@ def _group_forward(
         listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
         added = x.shape[1] > few.shape[1]
         narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), stacked.held(first))
-    stacked.drop(first[None], group.hidden, group.dropout)
+        stacked.drop(first[None], group.hidden, group.dropout)
     layers = stacked.forward(deeper, _by_expert(first, group), group.dropout)
     return _Trace(x, first, weight, layers, group.dropout.scale)
 
@@ -231,15 +230,16 @@ def _group_backward(
     """
     scale = trace.scale
     results, _ = stacked.backward(trace.deeper, gradient, scale, _by_expert(first, group))
-    if small is None:
-        bias = stacked.rectify_back(first[None], trace.first[None], scale, group.hidden)[0]
-        own = stacked.product(trace.x[None], first[None])[0]
-        if to is not None:
-            _multiply(first, trace.weight, to)
-        return [own, bias, *results], None
     padding = first.shape[1] - group.hidden - group.gate_logits
     if padding:
         first[:, -padding:] = 0.0
+    if small is None:
+        layer = stacked.Layer(trace.x[None], trace.weight[None], trace.first[None], group.hidden)
+        fits = to is not None and to.dtype == first.dtype
+        own, bias, read = stacked.run_back(layer, first[None], scale, to[None] if fits else None)
+        if to is not None and not fits:
+            to.copy_(read[0])
+        return [own[0], bias[0], *results], None
     x, weight, size = trace.x, trace.weight, len(small.tables)
     few = x if x.shape[1] <= _FEW else x.new_empty(len(x), 0, dtype=torch.float32)
     own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(first.shape[1])

@@ -17,24 +17,33 @@ from polyrank.nn.kernels import activations, products, scores
 from polyrank.nn.kernels.llvm import LANES
 from polyrank.nn.layers import Dropout
 
+_LARGEST = 2**16
+"""Of a layer's weights: sums of their gradient, 256 KiB, still stay in a core's own cache. Larger ones are torch's."""
+
 
 @dataclass
 class Layer:
-    """What a layer's forward pass leaves for its backward: what it read, its weight and what it gave."""
+    """What a layer's forward pass leaves for its backward.
+
+    Attributes:
+        read: `[M, B, K]`.
+        weight: `[M, K, H]` float32.
+        output: `[M, B, ≥ H]`, after ReLU and dropout.
+        rectified: so many outputs pass a ReLU, the first ones.
+    """
 
     read: Tensor
     weight: Tensor
     output: Tensor
+    rectified: int
 
 
 def forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -> list[Layer]:
     """Layers on `[M, B, K]`, ReLU and dropout after each; `parameters` are weights and biases in turn."""
     layers = []
     for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        layer = Layer(x, weight.detach(), _layer(x, weight.detach(), bias.detach()))
-        drop(layer.output, layer.output.shape[2], dropout)
-        layers.append(layer)
-        x = layer.output
+        layers.append(run(x, weight.detach(), bias.detach()[:, 0], dropout))
+        x = layers[-1].output
     return layers
 
 
@@ -51,8 +60,8 @@ def backward(
     """
     found: list[Tensor] = []
     for index in reversed(range(len(layers))):
-        weight, bias, gradient = _layer_back(layers[index], gradient, scale, to if index == 0 else None)
-        found = [weight, bias, *found]
+        weight, bias, gradient = run_back(layers[index], gradient, scale, to if index == 0 else None)
+        found = [weight, bias[:, None], *found]
     return found, gradient
 
 
@@ -79,50 +88,61 @@ def last_back(read: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, T
     return parts.sum(dim=0)[:, :, None], bias, to
 
 
-def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def run(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout) -> Layer:
+    """A layer: `[M, B, K]`, `[M, K, H]` → `[M, B, ≥ H]`; those with a bias, `[M, ≤ H]`, pass a ReLU and dropout."""
     networks, inputs, width = weight.shape
-    output = torch.empty(networks, x.shape[1], width, dtype=x.dtype)
-    if not _suits(x, weight):
-        torch.bmm(x, weight.to(x.dtype), out=output)
-        rectify(output, bias[:, 0])
-        return output
-    matrix = weight
-    if x.dtype != torch.float32:
-        matrix = torch.empty(networks, inputs // 2, width, 2, dtype=x.dtype)
+    rectified = bias.shape[1]
+    if _suits(x, weight, rectified):
+        padded = -(-width // LANES) * LANES
+        output = torch.empty(networks, x.shape[1], padded, dtype=x.dtype)
+        pairs = 4 // x.itemsize
+        matrix = torch.empty(networks, inputs // pairs, padded, pairs, dtype=x.dtype)
         products.packed(weight.numpy(), held(matrix))
-    products.layer(
-        networks, x.shape[1], inputs, width, *_place(x), matrix.data_ptr(), bias.data_ptr(), output.data_ptr(), kind(x)
-    )
-    return output
+        products.layer(
+            networks, x.shape[1], inputs, padded, rectified, *_place(x), matrix.data_ptr(), bias.data_ptr(),
+            output.data_ptr(), kind(x),
+        )  # fmt: skip
+    else:
+        output = torch.bmm(x, weight.to(x.dtype))
+        rectify(output, bias)
+    drop(output, rectified, dropout)
+    return Layer(x, weight, output, rectified)
 
 
-def _layer_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of weight, bias and input."""
+def run_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of weight, bias and input; the latter is written to `to` where given.
+
+    Args:
+        layer: what `run` left.
+        gradient: `[M, B, ≥ H]` contiguous, of its output; may be changed.
+        scale: what dropout multiplied activations with.
+        to: `[M, B, K]`.
+    """
     x, weight, output = layer.read, layer.weight, layer.output
-    if not _suits(x, weight):
-        bias = rectify_back(gradient, output, scale, output.shape[2])
-        matrix = weight.to(x.dtype).transpose(1, 2)
-        return product(x, gradient), bias[:, None], torch.bmm(gradient, matrix, out=to)
     networks, inputs, width = weight.shape
-    rows, pairs = x.shape[1], 4 // x.itemsize
-    matrix = torch.empty(networks, width // pairs, inputs, pairs, dtype=x.dtype)
+    if not _suits(x, weight, layer.rectified):
+        bias = rectify_back(gradient, output, scale, layer.rectified)
+        return product(x, gradient), bias, torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2), out=to)
+    rows, padded, pairs = x.shape[1], output.shape[2], 4 // x.itemsize
+    matrix = torch.empty(networks, padded // pairs, inputs, pairs, dtype=x.dtype)
     products.turned(weight.numpy(), held(matrix))
     to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
     parts = min(-(-products.PARTS // networks), -(-rows // products.CHUNK))
-    sums = torch.empty(networks, parts, inputs + 1, width)
-    own, bias = torch.empty_like(weight), torch.empty(networks, 1, width)
+    sums = torch.empty(networks, parts, inputs + 1, padded)
+    own, bias = torch.empty(networks, inputs, width), torch.empty(networks, layer.rectified)
     products.layer_back(
-        networks, rows, inputs, width, *_place(x), matrix.data_ptr(), output.data_ptr(), np.float32(scale),
-        gradient.data_ptr(), *_place(to), sums.numpy(), own.data_ptr(), bias.data_ptr(), kind(x),
+        networks, rows, inputs, padded, layer.rectified, *_place(x), matrix.data_ptr(), output.data_ptr(),
+        np.float32(scale), gradient.data_ptr(), *_place(to), sums.numpy(), own.numpy(), bias.numpy(), kind(x),
     )  # fmt: skip
     return own, bias, to
 
 
-def _suits(x: Tensor, weight: Tensor) -> bool:
+def _suits(x: Tensor, weight: Tensor, rectified: int) -> bool:
+    """Whether the kernels can run a layer, and faster than torch."""
     return (
         weight.shape[1] % LANES == 0
-        and weight.shape[2] % LANES == 0
-        and weight.is_contiguous()
+        and rectified % LANES == 0
+        and weight.shape[1] * weight.shape[2] <= _LARGEST
         and products.able(half=x.dtype != torch.float32)
     )
 

@@ -19,11 +19,11 @@ from numba import njit, prange
 
 from polyrank.nn.kernels.llvm import LANES
 from polyrank.nn.kernels.tiles import ROWS, VECTORS, activated, added, cut, interleaved, written
-from polyrank.nn.kernels.vectors import add_multiple, clear, rounded, size_of
+from polyrank.nn.kernels.vectors import clear, rounded, size_of
 
 CHUNK = 128  # rows: even, and fixed, so that the result does not depend on the number of threads
 PARTS = 16  # of all rows of all networks, each with sums of its own on the way back
-_PIECE = np.float32(1.0)
+_ONE = np.float32(1.0)
 
 
 @cache
@@ -37,44 +37,51 @@ def able(*, half: bool) -> bool:
 
 @njit(parallel=True, cache=True, nogil=True)
 def packed(weight: Any, out: Any) -> None:
-    """Weights as tiles read them: `weight [M, K, H]` float32 → `out [M, K / 2, H, 2]` bf16, two neighbours in k."""
-    networks, steps, width, _ = out.shape
-    kind = out.dtype.type(0)
+    """Weights as tiles read them: `weight [M, K, H]` → `out [M, K / P, N, P]`, P neighbours in k side by side.
+
+    P is 2 for bf16 and 1 for float32, N ≥ H a multiple of 16: what is beyond H is 0.
+    """
+    networks, steps, padded, pairs = out.shape
+    width, kind = weight.shape[2], out.dtype.type(0)
     for at in prange(networks * steps):
-        own, to, k = weight[at // steps], out[at // steps, at % steps], at % steps * 2
+        own, to = weight[at // steps], out[at // steps, at % steps]
         for h in range(width):
-            to[h, 0], to[h, 1] = rounded(own[k, h], kind), rounded(own[k + 1, h], kind)
+            for p in range(pairs):
+                to[h, p] = rounded(own[at % steps * pairs + p, h], kind)
+        to[width:padded, :] = kind
 
 
 @njit(parallel=True, cache=True, nogil=True)
 def turned(weight: Any, out: Any) -> None:
-    """The same for the way back: `weight [M, K, H]` → `out [M, H / P, K, P]`, P = 2 for bf16 and 1 for float32."""
+    """The same for the way back: `weight [M, K, H]` → `out [M, N / P, K, P]`, P neighbours in h side by side."""
     networks, steps, inputs, pairs = out.shape
-    kind = out.dtype.type(0)
+    width, kind = weight.shape[2], out.dtype.type(0)
     for at in prange(networks * steps):
-        own, to, h = weight[at // steps], out[at // steps, at % steps], at % steps * pairs
-        for k in range(inputs):
-            for p in range(pairs):
-                to[k, p] = rounded(own[k, h + p], kind)
+        own, to = weight[at // steps], out[at // steps, at % steps]
+        for p in range(pairs):
+            h = at % steps * pairs + p
+            for k in range(inputs):
+                to[k, p] = rounded(own[k, h], kind) if h < width else kind
 
 
 @njit(parallel=True, cache=True, nogil=True)
 def layer(
-    networks: int, rows: int, inputs: int, width: int, read: Any, apart: int, row_apart: int, weight: Any, bias: Any,
-    out: Any, kind: Any,
+    networks: int, rows: int, inputs: int, width: int, rectified: int, read: Any, apart: int, row_apart: int,
+    weight: Any, bias: Any, out: Any, kind: Any,
 ) -> None:  # fmt: skip
-    """out ← max(x W + bias, 0).
+    """out ← act(x W + bias), act is max(·, 0) on the first `rectified` outputs; the others have no bias either.
 
     Args:
         networks: M.
         rows: B.
         inputs: K.
         width: H.
+        rectified: a multiple of 16 too.
         read: x, `[M, B, K]`.
         apart: from one network's x to the next.
         row_apart: from one row of x to the next.
-        weight: float32 `[M, K, H]` itself, or what `packed` makes of it.
-        bias: `[M, H]` float32.
+        weight: what `packed` makes of it.
+        bias: `[M, rectified]` float32.
         out: `[M, B, H]`, written.
         kind: as what x and out are held.
     """
@@ -84,56 +91,58 @@ def layer(
     for at in prange(networks * chunks):
         m, begin = at // chunks, at % chunks * CHUNK
         end = min(rows, begin + CHUNK)
-        for first in range(0, width, VECTORS * LANES):
-            vectors = min(VECTORS, (width - first) // LANES)
+        first = 0
+        while first < width:
+            vectors = min(VECTORS, ((rectified if first < rectified else width) - first) // LANES)
             right = weight + np.uint64((m * steps * width + first) * 4)
-            shift = bias + np.uint64((m * width + first) * 4)
+            shift = bias + np.uint64((m * rectified + first) * 4)
             b = begin
             while b < end:
                 several = ROWS if end - b >= ROWS else 1
                 left = read + np.uint64(m * apart + b * row_apart)
                 to = out + np.uint64(((m * rows + b) * width + first) * size)
-                activated(several, vectors, left, row_apart, 4, right, width * 4, steps, shift, to, width * size, kind)
+                if first < rectified:
+                    activated(
+                        several, vectors, left, row_apart, 4, right, width * 4, steps, shift, to, width * size, kind
+                    )
+                else:
+                    written(several, vectors, left, row_apart, 4, right, width * 4, steps, to, width * size, kind)
                 b += several
+            first += vectors * LANES
 
 
 @njit(parallel=True, cache=True, nogil=True)
 def layer_back(
-    networks: int, rows: int, inputs: int, width: int, read: Any, apart: int, row_apart: int, weight: Any, values: Any,
-    scale: Any, gradient: Any, to: Any, to_apart: int, to_row_apart: int, sums: Any, weight_gradient: Any,
-    bias_gradient: Any, kind: Any,
+    networks: int, rows: int, inputs: int, width: int, rectified: int, read: Any, apart: int, row_apart: int,
+    weight: Any, values: Any, scale: Any, gradient: Any, to: Any, to_apart: int, to_row_apart: int, sums: Any,
+    weight_gradient: Any, bias_gradient: Any, kind: Any,
 ) -> None:  # fmt: skip
-    """Gradients of `layer`, after dropout.
+    """Gradients of `layer`, after dropout of the rectified outputs.
 
     Args:
-        networks: and `rows`, `inputs`, `width`, `read`, `apart`, `row_apart`, `kind` as of `layer`.
+        networks: and `rows`, `inputs`, `width`, `rectified`, `read`, `apart`, `row_apart`, `kind` as of `layer`.
         rows: B.
         inputs: K.
         width: H.
+        rectified: so many outputs passed a ReLU.
         read: x.
         apart: from one network's x to the next.
         row_apart: from one row of x to the next.
         weight: what `turned` makes of it.
         values: `[M, B, H]` what the layer gave, after dropout.
-        scale: what dropout multiplied them with, 1 without.
+        scale: what dropout multiplied the rectified ones with, 1 without.
         gradient: `[M, B, H]` with respect to them; held as they are.
         to: `[M, B, K]`, written: with respect to x; held as it is.
         to_apart: from one network's part of it to the next.
         to_row_apart: from one row of it to the next.
         sums: `[M, parts, K + 1, H]` float32, changed.
-        weight_gradient: `[M, K, H]` float32, written.
-        bias_gradient: `[M, H]` float32, written.
+        weight_gradient: `[M, K, ≤ H]` float32, written.
+        bias_gradient: `[M, rectified]` float32, written.
         kind: as what activations are held.
     """
     size, pairs = size_of(kind), 4 // size_of(kind)
-    read, weight, values, gradient, to = (
-        np.uint64(read),
-        np.uint64(weight),
-        np.uint64(values),
-        np.uint64(gradient),
-        np.uint64(to),
-    )
-    weight_gradient, bias_gradient = np.uint64(weight_gradient), np.uint64(bias_gradient)
+    read, weight, values, gradient = np.uint64(read), np.uint64(weight), np.uint64(values), np.uint64(gradient)
+    to, positive = np.uint64(to), np.ones(width * size, np.uint8)  # numbers above 0: they stand in where is no ReLU
     parts, chunks = sums.shape[1], (rows + CHUNK - 1) // CHUNK
     wide, across = width // LANES, inputs // LANES
     for at in prange(networks * parts):
@@ -152,7 +161,12 @@ def layer_back(
             place = np.uint64((m * rows + begin) * width * size)
             for b in range(many):
                 shift = np.uint64(b * width * size)
-                cut(gradient + place + shift, values + place + shift, scale, wide, cut_at + shift, total_at, kind)
+                given, value, out = gradient + place + shift, values + place + shift, cut_at + shift
+                cut(given, value, scale, rectified // LANES, out, total_at, kind)
+                if rectified < width:
+                    beyond, more = np.uint64(rectified * size), wide - rectified // LANES
+                    ones = positive.ctypes.data
+                    cut(given + beyond, ones, _ONE, more, out + beyond, total_at + np.uint64(rectified * 4), kind)
             for first in range(0, inputs, VECTORS * LANES):
                 vectors = min(VECTORS, (inputs - first) // LANES)
                 right = weight + np.uint64(m * width * inputs * size + first * 4)
@@ -184,9 +198,8 @@ def layer_back(
                     )  # fmt: skip
     for at in prange(networks * (inputs + 1)):
         m, k = at // (inputs + 1), at % (inputs + 1)
-        out = bias_gradient + np.uint64(m * width * 4)
-        if k < inputs:
-            out = weight_gradient + np.uint64((m * inputs + k) * width * 4)
-        clear(out, wide)
-        for part in range(parts):
-            add_multiple(out, sums[m, part, k].ctypes.data, _PIECE, wide, _PIECE)
+        found = bias_gradient[m] if k == inputs else weight_gradient[m, k]
+        found[:] = sums[m, 0, k, : len(found)]
+        for part in range(1, parts):
+            for h in range(len(found)):
+                found[h] += sums[m, part, k, h]

@@ -161,7 +161,7 @@ def cut(
 
 @intrinsic
 def interleaved(typing: Any, first: Any, second: Any, present: Any, vectors: Any, out: Any) -> Any:
-    """out[i] ← (first[i], second[i]), bf16 side by side, for `vectors` · 16 numbers; the second's 0 unless `present`."""
+    """out[i] ← (first[i], second[i]), bf16 side by side, for `vectors` · 16 numbers; second's 0 unless `present`."""
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first, second, present, vectors, out = arguments
