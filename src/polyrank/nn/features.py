@@ -97,12 +97,9 @@ class FeatureSide(nn.Module):
         self.gate = FeatureGate(widths, config.feature_gate) if config.feature_gate.on else None
         self.members = Members(widths, config.ensemble) if config.ensemble.members > 1 else None
         self.out_width = sum(widths)
-
-    @property
-    def active(self) -> bool:
-        """Whether it does anything; it then needs all of its input written out."""
         modules = (self.encoding, self.gate, self.members)
-        return bool(self.readers or self.first_order) or any(module is not None for module in modules)
+        # Whether it does anything; it then needs all of its input written out.
+        self.active = bool(self.readers or self.first_order) or any(module is not None for module in modules)
 
     def forward(self, x: Inputs, ids: Tensor) -> tuple[Inputs, Tensor | None]:
         """From looked-up rows to the architecture's input.
