@@ -258,6 +258,51 @@ class TestDense:
         for name, parameter in ranker.dense_parameters():
             torch.testing.assert_close(parameter.data, before[name].data - 0.01)
 
+    def test_it_is_torchs_adamw_to_the_last_bit_and_its_state_is_too(self):
+        mine, theirs = a_ranker(), a_ranker()
+        theirs.load_state_dict(mine.state_dict())
+        ours = dense_optimizer(mine, 0.01, 0.1)
+        by_name = dict(theirs.dense_parameters())
+        names = {id(parameter): name for name, parameter in mine.dense_parameters()}
+        groups = [group | {"params": [by_name[names[id(p)]] for p in group["params"]]} for group in ours.param_groups]
+        reference = torch.optim.AdamW(groups, lr=0.01, fused=True)
+        for step in range(6):
+            if step == 4:  # a training that goes on
+                state, groups = ours.state_dict(), ours.param_groups
+                ours = dense_optimizer(mine, 0.01, 0.1)
+                ours.load_state_dict(state)
+                assert ours.param_groups is not groups
+            for number, ((_, one), (_, other)) in enumerate(
+                zip(mine.dense_parameters(), theirs.dense_parameters(), strict=True)
+            ):
+                seen = number % 3 or step in (1, 3)  # a third is without a gradient at first, and now and then
+                one.grad = torch.randn_like(one) if seen else None
+                other.grad = one.grad.clone() if seen else None
+            for optimizer in (ours, reference):
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.01 / (step + 1)
+                optimizer.step()
+            for (_, one), (_, other) in zip(mine.dense_parameters(), theirs.dense_parameters(), strict=True):
+                assert torch.equal(one, other)
+        found, expected = ours.state_dict(), reference.state_dict()
+        assert found["param_groups"] == expected["param_groups"]
+        assert found["state"].keys() == expected["state"].keys()
+        for place, own in expected["state"].items():
+            assert {name: value.tolist() for name, value in own.items()} == {
+                name: value.tolist() for name, value in found["state"][place].items()
+            }
+
+    def test_a_group_without_any_gradient_stays(self):
+        ranker = a_ranker()
+        optimizer = dense_optimizer(ranker, 0.01, 0.1)
+        for stage in ("first", "second"):
+            before = {name: parameter.clone() for name, parameter in ranker.dense_parameters()}
+            for name, parameter in ranker.dense_parameters():
+                parameter.grad = torch.ones_like(parameter) if name.endswith("weight") else None
+            optimizer.step()
+            for name, parameter in ranker.dense_parameters():
+                assert torch.equal(parameter, before[name]) != name.endswith("weight"), stage
+
 
 class TestClipNorm:
     @staticmethod

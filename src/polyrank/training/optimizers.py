@@ -124,14 +124,63 @@ class RowwiseAdagrad:
 EMBEDDING_OPTIMIZERS = {"adam": LazyAdam, "adagrad": RowwiseAdagrad}
 
 
-def dense_optimizer(ranker: Ranker, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+class DenseAdam:
+    """`torch.optim.AdamW`, its numbers and its state, without what its `step` asks anew every time.
+
+    Torch's method looks for hooks, devices and kinds of numbers before it calls torch's kernel; of a small model that
+    takes as long as the update. Here the kernel is called.
+
+    Args:
+        groups: as `torch.optim.AdamW` takes them.
+        learning_rate: of the first step; later ones are written into `param_groups`.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], learning_rate: float) -> None:
+        self._adam = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        self._one = torch.ones(())
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Torch's."""
+        return self._adam.param_groups
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the parameters that have a gradient."""
+        moved = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        states = [[self._adam.state[parameter] for parameter in parameters] for parameters in moved]
+        if not all(state for own in states for state in own):
+            self._adam.step()  # which makes the states
+            return
+        for group, parameters, own in zip(self.param_groups, moved, states, strict=True):
+            if not parameters:
+                continue
+            steps = [state["step"] for state in own]
+            torch._foreach_add_(steps, [self._one] * len(steps))  # a number would be made a tensor for each
+            torch._fused_adamw_(
+                parameters, [p.grad for p in parameters], [state["exp_avg"] for state in own],
+                [state["exp_avg_sq"] for state in own], [], steps, lr=group["lr"], beta1=group["betas"][0],
+                beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
+                maximize=False,
+            )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Torch's."""
+        return self._adam.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What `state_dict` gave."""
+        self._adam.load_state_dict(dict(state))
+
+
+def dense_optimizer(ranker: Ranker, learning_rate: float, weight_decay: float) -> DenseAdam:
     """AdamW on everything but the embedding table; weights are decayed, but no biases, gains or mixing coefficients."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in ranker.dense_parameters():
         (decayed if name.endswith("weight") and weight_decay > 0 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    return DenseAdam([group for group in groups if group["params"]], learning_rate)
 
 
 def clip_norm(parameters: Sequence[nn.Parameter], highest: float) -> None:
@@ -140,7 +189,7 @@ def clip_norm(parameters: Sequence[nn.Parameter], highest: float) -> None:
     On a processor the norm can be looked at without waiting: most steps then need no pass over the gradients.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = math.sqrt(sum(float(torch.dot(g.view(-1), g.view(-1))) for g in (g.contiguous() for g in gradients)))
+    norm = math.sqrt(sum(torch.dot(flat, flat).item() for flat in (g.reshape(-1) for g in gradients)))
     if not norm <= highest:  # also where it is not a number: the loop will see that
         for gradient in gradients:
             gradient.mul_(highest / (norm + 1e-6))
@@ -177,7 +226,7 @@ def _arrays(*parts: Tensor | Touched) -> list[np.ndarray]:
     tensors: list[Tensor] = []
     for part in parts:
         tensors += [part.rows, part.sums, part.starts, part.counts] if isinstance(part, Touched) else [part]
-    return [tensor.detach().numpy() for tensor in tensors]
+    return [tensor.numpy() for tensor in tensors]
 
 
 def _float32(*values: float) -> list[np.float32]:
