@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyrank.training.sums import Sums
+
 POINTS = 50  # an epoch
 
 
@@ -22,7 +24,8 @@ class BalanceLog:
         self.tasks, self.window = list(tasks), window
         count = len(self.tasks)
         self.points: list[dict[str, Any]] = []
-        self.sums = torch.zeros(3, count, dtype=torch.float64)  # losses, weights, steps with the task
+        # losses, weights, steps with the task
+        self.sums = Sums(lambda losses, weights, here: (losses * here, weights * here, here), 3, count)
         self.gradients = torch.zeros(3, count, count, dtype=torch.float64)  # norms (diagonal), cosines, steps with both
         self.steps = 0
 
@@ -33,10 +36,10 @@ class BalanceLog:
 
     def add(self, step: int, losses: Tensor, present: Tensor, weights: Tensor, gramian: Tensor | None) -> None:
         """Take in a step: its number, `[T]` losses, presence and weights, and the `[T, T]` Gramian if there is one."""
-        here = present.double()
-        self.sums += torch.stack([losses.double() * here, weights.double() * here, here])
+        self.sums.add(losses, weights.clone(), present)  # of weights it is not known whether they are changed in place
         if gramian is not None and bool(torch.isfinite(gramian).all()):
             norms = gramian.diagonal().clamp(min=0).sqrt()
+            here = present.double()
             able = here * (norms > 0)
             both = able[:, None] * able
             cosines = gramian / torch.where(both > 0, norms[:, None] * norms, 1.0) * both
@@ -53,7 +56,7 @@ class BalanceLog:
         return points
 
     def _close(self, step: int) -> None:
-        losses, weights, steps = self.sums
+        losses, weights, steps = self.sums.total()
         norms, cosines, both = self.gradients
         means = {"losses": losses / steps, "weights": weights / steps, "norms": norms.diagonal() / both.diagonal()}
         by_task = {
@@ -62,17 +65,17 @@ class BalanceLog:
         }
         matrix = [[_number(v) for v in row] for row in (cosines / both).tolist()]
         self.points.append({"step": step} | by_task | {"cosines": matrix})
-        self.sums.zero_()
+        self.sums.clear()
         self.gradients.zero_()
         self.steps = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The window under way and the points not yet taken."""
-        return {"sums": self.sums, "gradients": self.gradients, "steps": self.steps, "points": self.points}
+        return {"sums": self.sums.total(), "gradients": self.gradients, "steps": self.steps, "points": self.points}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What `state_dict` gave."""
-        self.sums.copy_(state["sums"])
+        self.sums.load(state["sums"])
         self.gradients.copy_(state["gradients"])
         self.steps, self.points = int(state["steps"]), list(state["points"])
 

@@ -37,6 +37,7 @@ from polyrank.training.optimizers import (
     learning_rate_factor,
 )
 from polyrank.training.precision import Precision, computing_in, resolve
+from polyrank.training.sums import Sums
 from polyrank.training.validation import check_plan, check_validation, chosen
 
 _CHECK_EVERY = 200  # steps between looks at whether the loss is still finite
@@ -181,9 +182,8 @@ class Trainer:
         self.balancing = Balancing(ranker, balancer, self.tasks, train.batches_in(0))
         self.began_at, self.waited = 0, 0.0  # seconds that steps have waited for data
         self.place = _Place()
-        # Sums of loss × weight, of weight, and of finite losses by task since the last evaluation: read then, not each
-        # step.
-        self.sums = torch.zeros(3, len(self.tasks), dtype=torch.float64)
+        # By task since the last evaluation: loss × weight, weight, and how many losses were finite.
+        self.sums = Sums(lambda losses, mass: (losses * mass, mass, torch.isfinite(losses)), 3, len(self.tasks))
         self.total_steps = sum(train.batches_in(epoch) for epoch in range(config.epochs))
         self.history = run / "history.jsonl"
         self._saved_at = time.monotonic()
@@ -220,9 +220,8 @@ class Trainer:
     def _epoch(self, stop: list[int], bar: Bar, board: Any) -> None:
         place, config = self.place, self.config
         batches = self.train.batches_in(place.epoch)
-        looks = {
-            -(-batches * part // config.evaluations_per_epoch) for part in range(1, config.evaluations_per_epoch + 1)
-        }
+        parts = config.evaluations_per_epoch
+        looks = {-(-batches * part // parts) for part in range(1, parts + 1)}
         self.ranker.train()
         began = shown = time.perf_counter()
         rows_shown = place.rows
@@ -268,9 +267,11 @@ class Trainer:
         if any(self.bests.stopped.values()):
             going_on = ~torch.tensor(list(self.bests.stopped.values()))
             losses, mass = torch.where(going_on, losses, 0.0), mass * going_on
+        present = mass > 0
+        self.sums.add(losses.detach(), mass)
         for parameter in self.dense_parameters:
             parameter.grad = None
-        self.balancing.backward(losses, mass > 0, logits, views, place.step + 1)
+        self.balancing.backward(losses, present, logits, views, place.step + 1)
         if config.clip_norm:
             clip_norm(self.dense_parameters, config.clip_norm)
         for group in self.dense.param_groups:
@@ -279,8 +280,7 @@ class Trainer:
         self.sparse.step(self.embedding_rate * factor)
         if self.average is not None:
             self.average.step()
-        self.balancing.after(lambda: self._losses(batch, views)[0], mass > 0)
-        self.sums += torch.stack([losses.detach() * mass, mass, torch.isfinite(losses)])
+        self.balancing.after(lambda: self._losses(batch, views)[0], present)
         place.batch, place.step, place.rows = place.batch + 1, place.step + 1, place.rows + batch.rows
 
     def _losses(self, batch: Batch, views: Batch) -> tuple[Tensor, Tensor]:
@@ -312,7 +312,7 @@ class Trainer:
             "seconds": round(place.seconds, 3),
         }
         place.records += 1
-        self.sums.zero_()
+        self.sums.clear()
         # Written anew each time (it is short): a full disk cannot leave half a line behind.
         write_text(self.history, self.history.read_text(encoding="utf-8") + json.dumps(record) + "\n")
         for name in self.tasks if board is not None else ():
@@ -351,7 +351,7 @@ class Trainer:
         place.finished = place.epoch == self.config.epochs or done
 
     def _check_losses(self) -> None:
-        total, _, finite = self.sums.numpy()
+        total, _, finite = self.sums.total().numpy()
         if not np.isfinite(total).all():
             # A step later all tasks that share anything are spoilt; the one to look at was the first.
             raise self._diverged("loss", finite == finite.min())
@@ -373,7 +373,7 @@ class Trainer:
                 "sparse": self.sparse.state_dict(),
                 "balancing": self.balancing.state_dict(),
                 "generator": torch.get_rng_state(),
-                "sums": self.sums,
+                "sums": self.sums.total(),
                 "bests": self.bests.state_dict(),
                 "average": {} if self.average is None else self.average.state_dict(),
                 "place": {k: None if v == -math.inf else v for k, v in asdict(self.place).items()},
@@ -389,7 +389,7 @@ class Trainer:
         self.sparse.load_state_dict(state["sparse"])
         self.balancing.load_state_dict(state["balancing"])
         torch.set_rng_state(state["generator"])
-        self.sums.copy_(state["sums"])
+        self.sums.load(state["sums"])
         self.bests.load_state_dict(state["bests"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
