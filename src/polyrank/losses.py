@@ -66,7 +66,7 @@ def masked_mean(values: Tensor, where: Tensor, weights: Tensor | None = None) ->
     """
     counting = where.to(values.dtype) if weights is None else where * weights
     total = counting.sum(dim=0)
-    return (values * counting).sum(dim=0) / torch.where(total > 0, total, torch.ones_like(total))
+    return (values * counting).sum(dim=0) / (total + (total == 0))
 
 
 def row_losses(logits: Tensor, targets: Tensor, kinds: Sequence[str]) -> Tensor:

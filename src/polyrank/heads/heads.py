@@ -87,6 +87,7 @@ class Heads(nn.Module):
         self.register_buffer("count", torch.tensor([kind == "count" for kind in kinds]))
         self.register_buffer("mean", torch.tensor([mean for mean, _ in scales]))
         self.register_buffer("std", torch.tensor([std for _, std in scales]))
+        self.scaled = not {"regression", "count"}.isdisjoint(kinds)  # all others' mean is 0, and their std 1
 
     def biases(self) -> list[list[float]]:
         """The T tasks' output biases to start from: they predict what the training labels are on the whole."""
@@ -98,7 +99,7 @@ class Heads(nn.Module):
 
     def targets(self, labels: Tensor) -> Tensor:
         """`[B, T]` labels → what the losses of one logit compare it with."""
-        return (labels - self.mean) / self.std
+        return (labels - self.mean) / self.std if self.scaled else labels
 
     def losses(self, logits: Tensor, labels: Tensor, where: Tensor, ids: Tensor) -> Tensor:
         """Each row's loss on each task.

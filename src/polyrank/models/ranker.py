@@ -18,7 +18,7 @@ from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Task
 from polyrank.data.tree import parents
 from polyrank.heads.build import HeadsConfig, build_heads
-from polyrank.losses import smoothed
+from polyrank.losses import masked_mean, smoothed
 from polyrank.models.adatt import AdaTT, AdaTTConfig
 from polyrank.models.aitm import AITM, AITMConfig
 from polyrank.models.cgc import CGC, CGCConfig
@@ -232,9 +232,11 @@ class Ranker(nn.Module):
 
     def answer(self, vectors: Tensor, first_order: Tensor | None, rows: int) -> Tensor:
         """The architecture's vectors `[T + C, k·B, H]`, first-order logits `[k·B, T + C]` or None → `forward`'s."""
-        # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, L·k] → [k·B, L]; with C more of each
-        logits: Tensor = self.towers(vectors.reshape(-1, rows, self.architecture.out_width)).float()
-        if not self.heads.wide:
+        if self.members > 1:
+            # [T, k·B, H] → a tower for each task and member, [T·k, B, H] → [B, L·k] → [k·B, L]; with C more of each
+            vectors = vectors.reshape(-1, rows, self.architecture.out_width)
+        logits: Tensor = self.towers(vectors).float()
+        if self.members > 1 and not self.heads.wide:
             logits = logits.view(rows, -1, self.members).permute(2, 0, 1).flatten(0, 1)
         elif self.members > 1:
             parts = torch.split(logits, [self.members * width for width in self.widths], dim=1)
@@ -266,8 +268,11 @@ class Ranker(nn.Module):
         """
         end = self.heads.starts[-1]
         labels = smoothed(batch.labels, self.heads.kinds, smoothing)
+        errors = self.heads.losses(logits[:, :end] if self.imputed else logits, labels, batch.where, batch.ids)
+        if self.space.training == "own":  # that looks at nothing else
+            return masked_mean(errors, batch.where, batch.weights)
         return space_losses(
-            self.heads.losses(logits[:, :end], labels, batch.where, batch.ids),
+            errors,
             self.heads.first(logits),
             logits[:, end:],
             config=self.space,
@@ -295,8 +300,8 @@ class Ranker(nn.Module):
 
     def penalty(self) -> Tensor | None:
         """What the architecture adds to the objective; None if nothing. To be asked between forward and backward."""
-        ask = getattr(self.architecture, "penalty", None)
-        return None if ask is None else ask()
+        # A module takes long to say that it lacks something; its class does not.
+        return self.architecture.penalty() if hasattr(type(self.architecture), "penalty") else None
 
     def gates(self, batch: Batch) -> list[GateWeights]:
         """What the architecture's gates do to a batch, the mean over the members."""

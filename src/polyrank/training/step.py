@@ -90,7 +90,7 @@ class TrainingStep:
     ) -> None:
         self.losses, self.present = losses.detach(), present
         self._junction, self._attached, self._keep, self._quality = junction, losses, keep, quality
-        self._scale = torch.ones_like(self.losses)
+        self._scale: Tensor  # once it is pulled
         self._found: dict[Scope, Tensor] = {}
         self._each: list[Tensor] = []
 
@@ -152,10 +152,12 @@ class TrainingStep:
 
     def push(self, weights: Tensor | None = None) -> None:
         """See `Step`."""
-        gradient = self._gradient
         if weights is None or not self.present.any():
-            self._backward(gradient)
-        elif weights.dim() == 1:
+            assert self._junction.leaf.grad is not None, "pull comes first"
+            self._backward(self._junction.leaf.grad)
+            return
+        gradient = self._gradient
+        if weights.dim() == 1:
             used = torch.where(self.present, weights, 1.0).to(gradient.dtype)
             least = _LEAST * used.abs().max().clamp(min=1e-30)
             used = torch.where(used.abs() < least, least, used)
