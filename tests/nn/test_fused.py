@@ -323,7 +323,7 @@ PROGRAM = """
             batch = Batch(ids, torch.zeros(32, 0), torch.zeros(32, 2), where)
             target = (ids[:, 4:6] % 2).float()
             loss = torch.nn.functional.binary_cross_entropy_with_logits(ranker(batch), target)
-            dense.zero_grad()
+            ranker.zero_grad()
             loss.backward()
             dense.step()
             sparse.step(0.05)

@@ -10,14 +10,12 @@ that type; biases, weights and all gradients of parameters are float32.
 For processors with vectors of 512 bits, and for bf16 with products of pairs of them (AVX512-BF16).
 """
 
-from functools import cache
 from typing import Any
 
 import numpy as np
-from llvmlite import binding
 from numba import njit, prange
 
-from polyrank.nn.kernels.llvm import LANES
+from polyrank.nn.kernels.llvm import LANES, UNITS
 from polyrank.nn.kernels.tiles import ROWS, VECTORS, activated, added, cut, interleaved, written
 from polyrank.nn.kernels.vectors import clear, rounded, size_of
 
@@ -26,13 +24,11 @@ PARTS = 16  # of all rows of all networks, each with sums of its own on the way 
 _ONE = np.float32(1.0)
 
 
-@cache
 def able(*, half: bool) -> bool:
     """Whether the processor can run these; and in bf16 has nothing better (AMX multiplies several times as fast)."""
-    units = binding.get_host_cpu_features()
     if half:
-        return units.get("avx512bf16", False) and not units.get("amx-bf16", False)
-    return units.get("avx512f", False)
+        return UNITS.get("avx512bf16", False) and not UNITS.get("amx-bf16", False)
+    return UNITS.get("avx512f", False)
 
 
 @njit(parallel=True, cache=True, nogil=True)

@@ -37,7 +37,7 @@ from polyrank.nn.kernels.llvm import (
     widened,
 )
 
-STEP = 8  # places that `gather_add` takes at a time
+STEP = 4  # places that `gather_add` takes at a time
 
 
 @intrinsic
