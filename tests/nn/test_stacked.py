@@ -441,3 +441,49 @@ class TestLast:
             threads(count)
             results.append([stacked.last(read, weight, bias), *stacked.last_back(read, weight, gradient)])
         assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+    @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("layout", ["shared", "by row", "a part"])
+    @pytest.mark.parametrize("width", [16, 17])
+    def test_what_it_reads_need_not_be_contiguous(self, width, layout, kind):
+        """As a linear tower reads one vector for all tasks."""
+        if layout == "shared":
+            read = torch.randn(1, 9, width).to(kind).expand(NETWORKS, -1, -1)
+        elif layout == "by row":
+            read = torch.randn(9, NETWORKS, width).transpose(0, 1).to(kind)
+        else:
+            read = torch.randn(NETWORKS, 9, 2 * width).to(kind)[:, :, :width]
+        _, weight, _ = operands(1, width, 1)
+        bias, gradient = torch.randn(NETWORKS, 1, 1), torch.randn(9, NETWORKS)
+        same = read.contiguous()
+        assert_near(stacked.last(read, weight, bias), stacked.last(same, weight, bias).double())
+        found, expected = (stacked.last_back(each, weight, gradient) for each in (read, same))
+        for one, other in zip(found, expected, strict=True):
+            assert_near(one, other.double())
+
+
+class TestNoRows:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_gradients_are_zero(self, kind):
+        layer = stacked.run(*operands(0, 32, 48, kind=kind), NONE)
+        assert layer.output.shape == (NETWORKS, 0, 48)
+        weight, bias, to = stacked.run_back(layer, gradient_of(layer), 1.0)
+        assert (weight == 0).all()
+        assert (bias == 0).all()
+        assert to.shape == (NETWORKS, 0, 32)
+
+    @pytest.mark.parametrize("width", [16, 17])
+    def test_nor_are_there_scores(self, width):
+        read, weight, _ = operands(0, width, 1)
+        assert stacked.last(read, weight, torch.zeros(NETWORKS, 1, 1)).shape == (0, NETWORKS)
+        own, bias, to = stacked.last_back(read, weight, torch.zeros(0, NETWORKS))
+        assert not own.any()
+        assert not bias.any()
+        assert to.shape == read.shape
+
+
+class TestAnyStrides:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_numbers_of_a_row_may_lie_apart(self, kind):
+        x, weight, bias = operands(9, 32, 48, kind=kind)
+        assert_right(x.transpose(1, 2).contiguous().transpose(1, 2), weight, bias)
