@@ -180,7 +180,7 @@ class _Level(torch.autograd.Function):
             for target, part in zip(targets, torch.split(gradient, [g.experts for g in level.groups]), strict=True):
                 target.copy_(part)
         results: list[Any] = []
-        read = torch.empty_like(x) if ctx.needs_input_grad[2] else None
+        read = torch.empty(x.shape, dtype=x.dtype) if ctx.needs_input_grad[2] else None
         from_tables = None
         column = 0
         for index, (group, trace, first, target) in enumerate(zip(level.groups, traces, firsts, targets, strict=True)):

@@ -71,7 +71,7 @@ def last(read: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if width % LANES:
         return torch.baddbmm(bias, read.float(), weight)[:, :, 0].t()
     out = torch.empty(rows, tasks)
-    scores.scores(held(read), weight[:, :, 0].numpy(), bias[:, 0, 0].numpy(), out.numpy())
+    scores.scores(held(read.contiguous()), weight[:, :, 0].numpy(), bias[:, 0, 0].numpy(), out.numpy())
     return out
 
 
@@ -84,7 +84,9 @@ def last_back(read: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, T
         return torch.bmm(read.float().transpose(1, 2), gradient), bias, to
     to = torch.empty_like(read, memory_format=torch.contiguous_format)
     parts = torch.empty(-(-read.shape[1] // scores.CHUNK), len(read), read.shape[2])
-    scores.scores_back(held(read), weight[:, :, 0].numpy(), gradient.contiguous().numpy(), held(to), parts.numpy())
+    scores.scores_back(
+        held(read.contiguous()), weight[:, :, 0].numpy(), gradient.contiguous().numpy(), held(to), parts.numpy()
+    )
     return parts.sum(dim=0)[:, :, None], bias, to
 
 
@@ -92,6 +94,7 @@ def run(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout) -> Layer:
     """A layer: `[M, B, K]`, `[M, K, H]` → `[M, B, ≥ H]`; those with a bias, `[M, ≤ H]`, pass a ReLU and dropout."""
     networks, inputs, width = weight.shape
     rectified = bias.shape[1]
+    x = x if x.stride(2) == 1 else x.contiguous()
     if _suits(x, weight, rectified):
         padded = -(-width // LANES) * LANES
         output = torch.empty(networks, x.shape[1], padded, dtype=x.dtype)
@@ -127,7 +130,7 @@ def run_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None = N
     matrix = torch.empty(networks, padded // pairs, inputs, pairs, dtype=x.dtype)
     products.turned(weight.numpy(), held(matrix))
     to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
-    parts = min(-(-products.PARTS // networks), -(-rows // products.CHUNK))
+    parts = max(1, min(-(-products.PARTS // networks), -(-rows // products.CHUNK)))
     sums = torch.empty(networks, parts, inputs + 1, padded)
     own, bias = torch.empty(networks, inputs, width), torch.empty(networks, layer.rectified)
     products.layer_back(
