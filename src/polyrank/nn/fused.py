@@ -100,7 +100,8 @@ class _Hidden(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             ctx.layers = stacked.forward(parameters, x.to(ctx.kind), dropout)
             # Another tensor than the one kept, which would otherwise keep the graph alive.
-            return ctx.layers[-1].output.float().detach()
+            output: Tensor = ctx.layers[-1].output.float().detach()
+            return output
 
     @staticmethod
     @once_differentiable
@@ -120,14 +121,14 @@ class _Towers(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             ctx.layers = stacked.forward(hidden, x.to(_kind()), dropout)
             read = ctx.layers[-1].output if ctx.layers else x.to(_kind())
-            ctx.last, ctx.scale, ctx.given = (read, weight.detach()), dropout.scale, x.dtype
-            return stacked.last(*ctx.last, bias.detach())
+            ctx.read, ctx.weight, ctx.scale, ctx.given = read, weight.detach(), dropout.scale, x.dtype
+            return stacked.last(read, ctx.weight, bias.detach())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         follow_torch()
-        weight, bias, gradient = stacked.last_back(*ctx.last, gradient)
+        weight, bias, gradient = stacked.last_back(ctx.read, ctx.weight, gradient)
         results, gradient = stacked.backward(ctx.layers, gradient, ctx.scale)
         return None, gradient.to(ctx.given), *results, weight, bias
 
@@ -235,10 +236,12 @@ def _group_backward(
         first[:, -padding:] = 0.0
     if small is None:
         layer = stacked.Layer(trace.x[None], trace.weight[None], trace.first[None], group.hidden)
-        fits = to is not None and to.dtype == first.dtype
-        own, bias, read = stacked.run_back(layer, first[None], scale, to[None] if fits else None)
-        if to is not None and not fits:
-            to.copy_(read[0])
+        if to is not None and to.dtype == first.dtype:
+            own, bias, _ = stacked.run_back(layer, first[None], scale, to[None])
+        else:
+            own, bias, read = stacked.run_back(layer, first[None], scale)
+            if to is not None:
+                to.copy_(read[0])
         return [own[0], bias[0], *results], None
     x, weight, size = trace.x, trace.weight, len(small.tables)
     few = x if x.shape[1] <= _FEW else x.new_empty(len(x), 0, dtype=torch.float32)
@@ -247,14 +250,14 @@ def _group_backward(
     parts = torch.empty(narrow.GROUPS, size, -(-tables.shape[1] // LANES) * LANES)
     wide = weight.shape[0] - x.shape[1]
     turned = torch.empty(narrow.GROUPS, LANES * wide + LANES)
-    read = (_array(small.tables), small.begins.numpy(), weight.numpy(), turned.numpy())
+    arrays = (_array(small.tables), small.begins.numpy(), weight.numpy(), turned.numpy())
     listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
     written = (
         stacked.held(trace.first),
         stacked.held(first),
         *(t.numpy() for t in (scratch, parts, bias, own, tables)),
     )
-    narrow.project_back(*read, group.hidden, *listed, np.float32(scale), *written)
+    narrow.project_back(*arrays, group.hidden, *listed, np.float32(scale), *written)
     if x.shape[1] > few.shape[1]:
         own[wide:] = stacked.product(x[None], first[None])[0]
     if to is not None:

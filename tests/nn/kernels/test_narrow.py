@@ -8,7 +8,8 @@ import torch
 from polyrank.nn.embeddings import _survey
 from polyrank.nn.experts import Level
 from polyrank.nn.inputs import Inputs, Narrow
-from polyrank.nn.kernels.vectors import BYTES, STEP
+from polyrank.nn.kernels.llvm import BYTES
+from polyrank.nn.kernels.vectors import STEP
 
 SIZES = [3, 5, 9, 20, 2, 4, 11]
 BATCH = 130

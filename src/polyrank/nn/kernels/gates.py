@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from polyrank.nn.kernels.vectors import LANES, add_multiple, add_product, clear, dot, hold
+from polyrank.nn.kernels.llvm import LANES
+from polyrank.nn.kernels.vectors import add_multiple, add_product, clear, dot, hold
 
 _CHUNK = 32
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from polyrank.nn.kernels.vectors import LANES, dot
+from polyrank.nn.kernels.llvm import LANES
+from polyrank.nn.kernels.vectors import dot
 
 
 @njit(parallel=True, cache=True, nogil=True)

@@ -27,8 +27,8 @@ _ONE = np.float32(1.0)
 def able(*, half: bool) -> bool:
     """Whether the processor can run these; and in bf16 has nothing better (AMX multiplies several times as fast)."""
     if half:
-        return UNITS.get("avx512bf16", False) and not UNITS.get("amx-bf16", False)
-    return UNITS.get("avx512f", False)
+        return bool(UNITS.get("avx512bf16")) and not UNITS.get("amx-bf16")
+    return bool(UNITS.get("avx512f"))
 
 
 @njit(parallel=True, cache=True, nogil=True)
