@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from polyrank.allocator import keep_memory
 from polyrank.config import override
 from polyrank.experiment import DEMO
-from polyrank.nn.kernels import activations, gates, narrow, rows
+from polyrank.nn.kernels import activations, gates, narrow, products, rows, scores
 from polyrank.progress import Terminal
 from polyrank.runs import prepare, train_run
 from polyrank.settings import Settings, parse_settings
@@ -33,6 +33,8 @@ KERNELS = {
     activations: ("rectify", "drop", "rectify_back"),
     gates: ("mix", "mix_back"),
     narrow: ("survey", "project", "project_back"),
+    products: ("packed", "turned", "layer", "layer_back"),
+    scores: ("scores", "scores_back"),
     rows: ("look_up", "sum_rows", "adagrad", "adam"),
 }
 KNOBS = (
