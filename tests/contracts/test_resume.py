@@ -29,6 +29,7 @@ from polyrank.models.ranker import ARCHITECTURES
 from polyrank.training.checkpoint import load_checkpoint
 from polyrank.training.loop import Trainer
 from polyrank.training.optimizers import EMBEDDING_OPTIMIZERS
+from polyrank.training.precision import resolve
 
 # A process that has imported everything forks each training: real processes, without seconds of imports each.
 FORKS = multiprocessing.get_context("forkserver")
@@ -81,7 +82,8 @@ def config(tmp_path: Path) -> Config:
         table = {
             "data": {"schema": "schema.toml", "train": "log.parquet"},
             "model": {"architecture": "ple", **common, **dropout, **(model or {})},
-            "train": {"learning_rate": 0.01, **plan, **train},
+            # Decided once: on a busy machine two processes may measure differently what `auto` asks for.
+            "train": {"learning_rate": 0.01, "precision": resolve("auto"), **plan, **train},
         }
         write_toml(tmp_path / f"{name}.toml", table)
         return tmp_path / f"{name}.toml"
