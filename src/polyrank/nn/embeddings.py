@@ -136,7 +136,7 @@ class Embeddings(nn.Module):
         wide, shares = _look_up(self.table, ids, plan, numbers)
         narrow = None
         if split:
-            # torch takes four times as long as numpy to gather columns.
+            # By numpy: torch is slow at gathering columns.
             own = ids if self.all_narrow else torch.from_numpy(ids.numpy().take(self.narrow_columns, axis=1))
             narrow = _survey(self.table.detach()[:rows], self.begins, own)
         taken = None

@@ -41,7 +41,7 @@ from polyrank.training.sums import Sums
 from polyrank.training.validation import check_plan, check_validation, chosen
 
 _CHECK_EVERY = 200  # steps between looks at whether the loss is still finite
-_COMPILING = "compiling kernels for this processor: twenty seconds or so, once after installation"
+_COMPILING = "compiling kernels for this processor: half a minute or so, once after installation"
 _SHOW_EVERY = 0.2  # seconds between updates of the bar
 
 

@@ -127,8 +127,8 @@ EMBEDDING_OPTIMIZERS = {"adam": LazyAdam, "adagrad": RowwiseAdagrad}
 class DenseAdam:
     """`torch.optim.AdamW`, its numbers and its state, without what its `step` asks anew every time.
 
-    Torch's method looks for hooks, devices and kinds of numbers before it calls torch's kernel; of a small model that
-    takes as long as the update. Here the kernel is called.
+    Torch's method looks for hooks, devices and kinds of numbers before it calls torch's kernel, every step anew. Here
+    the kernel is called.
 
     Args:
         groups: as `torch.optim.AdamW` takes them.

@@ -11,8 +11,8 @@ _MANY = 128  # steps that wait at most
 class Sums:
     """Sums `[R, T]` float64 over steps, in their order, of the rows that `rows` makes of what each step gives.
 
-    What steps give waits until the sums are asked for, or many have come together: between the large operations of a
-    step a small one takes five times as long as in a row of its like.
+    What steps give waits until the sums are asked for, or many have come together: a few operations on many steps cost
+    less than as many on each.
 
     Args:
         rows: what n steps gave, `[n, T]` each, → R times `[n, T]`.

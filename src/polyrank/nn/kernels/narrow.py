@@ -11,7 +11,7 @@ for the whole batch, and only the rows of the batch that differ add the differen
 
 Outputs are worked on in blocks of sixteen: all R rows of such a block stay in a core's own cache, from the product with
 the weights to the last row of the batch. Blocks are dealt out to GROUPS groups, whatever the number of threads, and
-sums run in the order of the batch: the result does not depend on the number of threads.
+sums run in a fixed order: the result does not depend on the number of threads.
 """
 
 from typing import Any

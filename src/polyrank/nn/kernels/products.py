@@ -25,7 +25,7 @@ _ONE = np.float32(1.0)
 
 
 def able(*, half: bool) -> bool:
-    """Whether the processor can run these; and in bf16 has nothing better (AMX multiplies several times as fast)."""
+    """Whether the processor can run these; and in bf16 has no AMX, which torch uses and these do not."""
     if half:
         return bool(UNITS.get("avx512bf16")) and not UNITS.get("amx-bf16")
     return bool(UNITS.get("avx512f"))

@@ -35,7 +35,8 @@ ROWS = 4
 VECTORS = 4
 _MANY = (ROWS, 1)
 
-Finish = Callable[[Any, list[list[Any]]], None]
+Final = Callable[[Any, Any, int], Any]
+"""(a row's sum of one vector, the address it goes to, which of the vectors it is) → what is stored."""
 
 
 @intrinsic
@@ -65,19 +66,11 @@ def activated(
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *where, bias, out, out_row, _ = arguments
 
-        def finish(builder: Any, sums: list[list[Any]]) -> None:
-            for r, row in enumerate(sums):
-                for v, total in enumerate(row):
-                    shifted = builder.fadd(total, load(builder, builder.add(bias, integer(v * BYTES))))
-                    cut = builder.fcmp_ordered("<=", shifted, ZERO)
-                    store(
-                        builder,
-                        builder.select(cut, ZERO, shifted),
-                        _at(builder, out, out_row, r, v, half=half),
-                        half=half,
-                    )
+        def final(total: Any, at: Any, vector: int) -> Any:
+            shifted = builder.fadd(total, load(builder, builder.add(bias, integer(vector * BYTES))))
+            return builder.select(builder.fcmp_ordered("<=", shifted, ZERO), ZERO, shifted)
 
-        _tile(builder, where, finish, half=half)
+        _tile(builder, where, out, out_row, final, half=half, held=half)
         return context.get_dummy_value()
 
     u, i = types.uintp, types.intp
@@ -94,13 +87,7 @@ def written(
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *where, out, out_row, _ = arguments
-
-        def finish(builder: Any, sums: list[list[Any]]) -> None:
-            for r, row in enumerate(sums):
-                for v, total in enumerate(row):
-                    store(builder, total, _at(builder, out, out_row, r, v, half=half), half=half)
-
-        _tile(builder, where, finish, half=half)
+        _tile(builder, where, out, out_row, lambda total, at, vector: total, half=half, held=half)
         return context.get_dummy_value()
 
     u, i = types.uintp, types.intp
@@ -118,13 +105,10 @@ def added(
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *where, out, out_row, _ = arguments
 
-        def finish(builder: Any, sums: list[list[Any]]) -> None:
-            for r, row in enumerate(sums):
-                for v, total in enumerate(row):
-                    at = _at(builder, out, out_row, r, v, half=False)
-                    store(builder, builder.fadd(load(builder, at), total), at, half=False)
+        def final(total: Any, at: Any, vector: int) -> Any:
+            return builder.fadd(load(builder, at), total)
 
-        _tile(builder, where, finish, half=half)
+        _tile(builder, where, out, out_row, final, half=half, held=False)
         return context.get_dummy_value()
 
     u, i = types.uintp, types.intp
@@ -182,8 +166,13 @@ def interleaved(typing: Any, first: Any, second: Any, present: Any, vectors: Any
     return types.void(u, u, i, i, u), body
 
 
-def _tile(builder: Any, where: list[Any], finish: Finish, *, half: bool) -> None:
-    """A loop for every size of a tile, of which the processor takes the one that is asked for."""
+def _tile(
+    builder: Any, where: list[Any], out: Any, out_row: Any, final: Final, *, half: bool, held: bool
+) -> None:  # fmt: skip
+    """A loop for every size of a tile, of which the processor takes the one that is asked for, and stores.
+
+    `half` says whether bf16 is read, `held` whether it is written.
+    """
     rows, vectors, *rest = where
     end = builder.append_basic_block("end")
     for many in _MANY:
@@ -194,7 +183,11 @@ def _tile(builder: Any, where: list[Any], finish: Finish, *, half: bool) -> None
             own, other = builder.append_basic_block("tile"), builder.append_basic_block("other")
             builder.cbranch(fits, own, other)
             builder.position_at_end(own)
-            finish(builder, _sums(builder, many, wide, rest, half=half))
+            for r, row in enumerate(_sums(builder, many, wide, rest, half=half)):
+                for v, total in enumerate(row):
+                    start = builder.add(out, builder.mul(out_row, integer(r)))
+                    at = builder.add(start, integer(v * apart(held)))
+                    store(builder, final(total, at, v), at, half=held)
             builder.branch(end)
             builder.position_at_end(other)
     builder.branch(end)
@@ -238,10 +231,6 @@ def _pairs(builder: Any, total: Any, left: Any, right: Any) -> Any:
     kind = ir.FunctionType(total.type, [total.type, left.type, right.type])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
     return builder.call(function, [total, left, right])
-
-
-def _at(builder: Any, out: Any, out_row: Any, row: int, vector: int, *, half: bool) -> Any:
-    return builder.add(builder.add(out, builder.mul(out_row, integer(row))), integer(vector * apart(half)))
 
 
 def _load(builder: Any, address: Any, kind: Any) -> Any:
