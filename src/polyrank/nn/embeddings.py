@@ -16,10 +16,10 @@ from polyrank.nn.kernels import optional
 kernels = optional("polyrank.nn.kernels.rows")
 _threads = optional("polyrank.nn.kernels.threads")
 _narrow = optional("polyrank.nn.kernels.narrow")
-_vectors = optional("polyrank.nn.kernels.vectors")
+_blocks = optional("polyrank.nn.kernels.blocks")
 
 NARROW_ROWS = 2_048
-"""A block of sixteen outputs of that many table rows, 128 KiB, still comes from a core's own cache."""
+"""A block of outputs of that many table rows, 256 KiB, still comes from a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,10 @@ def sum_rows_plainly(ids: Tensor, plan: _Plan, shares: Tensor, gradient: Tensor,
 def _survey(tables: Tensor, begins: Tensor, ids: Tensor) -> Narrow:
     """The narrow part of a batch."""
     assert _narrow is not None, "small tables are multiplied by compiled kernels alone"
-    assert _vectors is not None
+    assert _blocks is not None
     rows, columns = ids.shape
     counts, usual = torch.empty(len(tables), dtype=torch.int32), torch.empty(columns, dtype=torch.int64)
-    room = columns + -columns % _vectors.STEP
+    room = columns + -columns % _blocks.STEP
     places, lengths = torch.empty(rows, room, dtype=torch.int32), torch.empty(rows, dtype=torch.int64)
     _narrow.survey(*(t.numpy() for t in (begins, ids, counts, usual, places, lengths)))
     return Narrow(tables, begins, ids, counts, usual, places, lengths)

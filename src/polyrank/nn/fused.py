@@ -22,7 +22,6 @@ from polyrank.nn.inputs import Inputs, Narrow
 from polyrank.nn.kernels import gates, narrow
 from polyrank.nn.kernels.llvm import LANES
 from polyrank.nn.kernels.threads import follow_torch
-from polyrank.nn.kernels.vectors import STEP
 from polyrank.nn.layers import Dropout
 
 _FEW = 32  # so few numbers beside small tables are not worth a product of their own
@@ -196,21 +195,16 @@ class _Level(torch.autograd.Function):
 def _group_forward(
     group: Any, parameters: Sequence[Tensor], x: Tensor, small: Narrow | None, kind: torch.dtype
 ) -> _Trace:
-    weight, bias, *deeper = parameters
-    outputs = weight.shape[1]
+    weight, bias, *deeper = (parameter.detach() for parameter in parameters)
     if small is None:
-        x, weight = x.to(kind), weight.detach()
-        first = stacked.run(x[None], weight[None], bias.detach()[None], group.dropout).output[0]
+        x = x.to(kind)
+        first = stacked.run(x[None], weight[None], bias[None], group.dropout).output[0]
     else:
-        padded = -(-outputs // LANES) * LANES
-        weight = weight.detach() if padded == outputs else torch.nn.functional.pad(weight, (0, padded - outputs))
         few, x, first = _split_wide(x, weight, kind)
-        biases = torch.nn.functional.pad(bias, (0, padded - group.hidden))
-        scratch = torch.empty(narrow.GROUPS, len(small.tables) + STEP + few.shape[1] + 3, LANES)
-        read = (_array(t) for t in (small.tables, small.begins, weight, biases))
-        listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
-        added = x.shape[1] > few.shape[1]
-        narrow.project(*read, group.hidden, *listed, added, scratch.numpy(), stacked.held(first))
+        narrow.project(
+            *_arrays(small.tables, small.begins, weight, bias),
+            *_arrays(small.counts, small.usual, small.places, small.lengths, few), x is not few, stacked.held(first),
+        )  # fmt: skip
         stacked.drop(first[None], group.hidden, group.dropout)
     layers = stacked.forward(deeper, _by_expert(first, group), group.dropout)
     return _Trace(x, first, weight, layers, group.dropout.scale)
@@ -231,10 +225,9 @@ def _group_backward(
     """
     scale = trace.scale
     results, _ = stacked.backward(trace.deeper, gradient, scale, _by_expert(first, group))
-    padding = first.shape[1] - group.hidden - group.gate_logits
-    if padding:
-        first[:, -padding:] = 0.0
     if small is None:
+        if first.shape[1] > group.hidden + group.gate_logits:
+            first[:, group.hidden + group.gate_logits :] = 0.0
         layer = stacked.Layer(trace.x[None], trace.weight[None], trace.first[None], group.hidden)
         if to is not None and to.dtype == first.dtype:
             own, bias, _ = stacked.run_back(layer, first[None], scale, to[None])
@@ -243,27 +236,20 @@ def _group_backward(
             if to is not None:
                 to.copy_(read[0])
         return [own[0], bias[0], *results], None
-    x, weight, size = trace.x, trace.weight, len(small.tables)
+    x, weight = trace.x, trace.weight
     few = x if x.shape[1] <= _FEW else x.new_empty(len(x), 0, dtype=torch.float32)
-    own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(first.shape[1])
-    scratch = torch.empty(narrow.GROUPS, size + few.shape[1] + 3, LANES)
-    parts = torch.empty(narrow.GROUPS, size, -(-tables.shape[1] // LANES) * LANES)
-    wide = weight.shape[0] - x.shape[1]
-    turned = torch.empty(narrow.GROUPS, LANES * wide + LANES)
-    arrays = (_array(small.tables), small.begins.numpy(), weight.numpy(), turned.numpy())
-    listed = (t.numpy() for t in (small.counts, small.usual, small.places, small.lengths, few))
-    written = (
-        stacked.held(trace.first),
-        stacked.held(first),
-        *(t.numpy() for t in (scratch, parts, bias, own, tables)),
-    )
-    narrow.project_back(*arrays, group.hidden, *listed, np.float32(scale), *written)
-    if x.shape[1] > few.shape[1]:
-        own[wide:] = stacked.product(x[None], first[None])[0]
+    own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(group.hidden)
+    kept = to is not None or x is not few  # whether what the ReLU sends back is read below
+    narrow.project_back(
+        *_arrays(small.tables, small.begins, weight, small.counts, small.usual, small.places, small.lengths, few),
+        np.float32(scale), stacked.held(trace.first), stacked.held(first), kept, *_arrays(bias, own, tables),
+    )  # fmt: skip
+    outputs, wide = weight.shape[1], weight.shape[0] - x.shape[1]
+    if x is not few:
+        own[wide:] = stacked.product(x[None], first[None])[0, :, :outputs]
     if to is not None:
-        _multiply(first, weight[wide:].to(first.dtype), to)
-    outputs = group.hidden + group.gate_logits
-    return [own[:, :outputs].contiguous(), bias[: group.hidden], *results], tables
+        _multiply(first[:, :outputs], weight[wide:].to(first.dtype), to)
+    return [own, bias, *results], tables
 
 
 def _multiply(first: Tensor, weight: Tensor, to: Tensor) -> None:
@@ -276,11 +262,14 @@ def _multiply(first: Tensor, weight: Tensor, to: Tensor) -> None:
 
 def _split_wide(x: Tensor, weight: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """What of the wide input the kernel multiplies itself (all if it is little); x; and the product of the rest."""
+    outputs = weight.shape[1]
+    first = torch.empty(len(x), -(-outputs // LANES) * LANES, dtype=kind)
     if x.shape[1] <= _FEW:
         x = x.contiguous()
-        return x, x, torch.empty(len(x), weight.shape[1], dtype=kind)
+        return x, x, first
     few, x = x[:, :0], x.to(kind)
-    return few, x, torch.mm(x, weight[weight.shape[0] - x.shape[1] :].to(kind))
+    torch.mm(x, weight[weight.shape[0] - x.shape[1] :].to(kind), out=first[:, :outputs])
+    return few, x, first
 
 
 def _kind() -> torch.dtype:
@@ -326,5 +315,5 @@ def _addresses(experts: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(starts, np.uint64), np.array(strides, np.int64)
 
 
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().numpy()
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().numpy() for tensor in tensors]

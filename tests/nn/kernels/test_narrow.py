@@ -8,8 +8,7 @@ import torch
 from polyrank.nn.embeddings import _survey
 from polyrank.nn.experts import Level
 from polyrank.nn.inputs import Inputs, Narrow
-from polyrank.nn.kernels.llvm import BYTES
-from polyrank.nn.kernels.vectors import STEP
+from polyrank.nn.kernels.blocks import BLOCK, STEP
 
 SIZES = [3, 5, 9, 20, 2, 4, 11]
 BATCH = 130
@@ -88,7 +87,7 @@ class TestSurvey:
         assert found.counts.tolist() == [1, 3, 1, 1, 1, 1]
         assert found.usual.tolist() == [1, -1]
         assert found.lengths.tolist() == [STEP] * 4
-        rows = (found.places // BYTES).tolist()
+        rows = (found.places // (4 * BLOCK)).tolist()
         spare = list(range(6, 6 + STEP))  # rows of zeros fill up a step
         assert rows == [
             [2, *spare[: STEP - 1]],
@@ -116,7 +115,7 @@ class TestSurvey:
         assert found.places.shape == (4, math.ceil(columns / STEP) * STEP)
         assert found.lengths.tolist() == [math.ceil(columns / STEP) * STEP] * 4
         for row in range(4):
-            expected = [(4 * column + row) * BYTES for column in range(columns)]
+            expected = [(4 * column + row) * 4 * BLOCK for column in range(columns)]
             assert found.places[row, :columns].tolist() == expected
 
 

@@ -1,7 +1,5 @@
 """Each intrinsic in the smallest kernel there is, against numpy in float64."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -9,36 +7,7 @@ from numba import njit
 
 from polyrank.nn.kernels import vectors as v
 
-BYTES, LANES, STEP = v.BYTES, v.LANES, v.STEP
-
-
-@njit
-def gather_add(out, start, rows, places, scalars, more, rectified):
-    v.gather_add(
-        out.ctypes.data, start.ctypes.data, rows.ctypes.data, places.ctypes.data, len(places), scalars.ctypes.data,
-        more.ctypes.data, len(scalars), rectified, out.dtype.type(0),
-    )  # fmt: skip
-
-
-@njit
-def passed(gradient, values, scale, rectified, out, total):
-    kind = gradient.dtype.type(0)
-    v.passed(gradient.ctypes.data, values.ctypes.data, scale, rectified, out.ctypes.data, total.ctypes.data, kind)
-
-
-@njit
-def combine(out, start, scalars, scalar_stride, rows, row_stride, count):
-    v.combine(
-        out.ctypes.data, start.ctypes.data, scalars.ctypes.data, scalar_stride, rows.ctypes.data, row_stride, count
-    )
-
-
-@njit
-def combine_four(out, start, apart, scalars, scalar_stride, scalar_apart, rows, row_stride, count):
-    v.combine_four(
-        out.ctypes.data, start.ctypes.data, apart, scalars.ctypes.data, scalar_stride, scalar_apart, rows.ctypes.data,
-        row_stride, count,
-    )  # fmt: skip
+LANES = v.LANES
 
 
 @njit
@@ -97,79 +66,6 @@ def floats(rng, *shape):
 
 def close(found, expected, tolerance=2e-6):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("count", [0, STEP, 3 * STEP])
-@pytest.mark.parametrize("more", [0, 1, 5])
-@pytest.mark.parametrize("rectified", [0, 1, 7, 16])
-def test_gather_add(rng, count, more, rectified):
-    rows, start = floats(rng, 11, LANES), floats(rng, LANES)
-    at = rng.integers(0, 11, count)
-    scalars, others, out = floats(rng, more), floats(rng, more, LANES), np.full(LANES, np.nan, np.float32)
-    gather_add(out, start, rows, (at * BYTES).astype(np.int32), scalars, others, rectified)
-    expected = start.astype(np.float64) + rows[at].sum(axis=0, dtype=np.float64) + scalars.astype(np.float64) @ others
-    expected[:rectified] = np.maximum(expected[:rectified], 0)
-    close(out, expected, 5e-6)
-
-
-def test_gather_add_lets_not_a_number_through(rng):
-    start = np.array([math.nan, -1.0, math.inf, -math.inf] * 4, np.float32)
-    out, none = np.zeros(LANES, np.float32), np.zeros(0, np.float32)
-    gather_add(out, start, floats(rng, 1, LANES), np.zeros(0, np.int32), none, np.zeros((0, LANES), np.float32), LANES)
-    np.testing.assert_array_equal(out, [math.nan, 0.0, math.inf, 0.0] * 4)
-
-
-@pytest.mark.parametrize("rectified", [0, 1, 9, 16])
-def test_passed(rng, rectified):
-    gradient, values, total = floats(rng, LANES), floats(rng, LANES), floats(rng, LANES)
-    values[2] = 0.0
-    values[0] = math.nan
-    expected = gradient.copy()
-    with np.errstate(invalid="ignore"):
-        expected[:rectified] = np.where(values <= 0, 0, gradient * np.float32(1.5))[:rectified]
-    sums = total + expected
-    out = np.empty(LANES, np.float32)
-    passed(gradient, values, np.float32(1.5), rectified, out, total)
-    np.testing.assert_array_equal(gradient, expected)
-    np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(total, sums)
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 40])
-def test_combine(rng, count):
-    scalars, rows, start, out = (
-        floats(rng, 40, 3),
-        floats(rng, 40, 2 * LANES),
-        floats(rng, LANES),
-        np.empty(LANES, np.float32),
-    )
-    combine(out, start, scalars, 12, rows, 2 * BYTES, count)  # every third number, every second vector
-    close(out, start + scalars[:count, 0].astype(np.float64) @ rows[:count, :LANES], 1e-5)
-    combine(start, start, scalars, 0, rows, 2 * BYTES, count)  # onto itself, the same number again and again
-    assert np.isfinite(start).all()
-
-
-def test_combine_with_stride_zero_repeats_a_number(rng):
-    rows, start, out = floats(rng, 6, LANES), floats(rng, LANES), np.empty(LANES, np.float32)
-    combine(out, start, np.array([-1.0], np.float32), 0, rows, BYTES, 6)
-    close(out, start - rows.sum(axis=0, dtype=np.float64))
-
-
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_combine_four(rng, count):
-    scalars, rows = floats(rng, count, 6), floats(rng, count, LANES)
-    start = floats(rng, 4, LANES + 3)
-    out = np.full((4, LANES + 3), np.nan, np.float32)
-    combine_four(out, start, (LANES + 3) * 4, scalars, 24, 4, rows, BYTES, count)
-    close(out[:, :LANES], start[:, :LANES] + scalars[:, :4].T.astype(np.float64) @ rows, 1e-5)
-    assert np.isnan(out[:, LANES:]).all()
-
-
-def test_combine_four_onto_itself_with_factors_that_stand_in_rows(rng):
-    factors, rows, out = floats(rng, 4, LANES), floats(rng, LANES, 2 * LANES), floats(rng, 4, LANES)
-    expected = out + factors.astype(np.float64) @ rows[:, :LANES]
-    combine_four(out, out, BYTES, factors, 4, BYTES, rows, 2 * BYTES, LANES)
-    close(out, expected, 1e-5)
 
 
 @pytest.mark.parametrize("vectors", [0, 1, 4])
@@ -247,19 +143,6 @@ def test_vectors_of_bf16_give_what_their_float32_would(rng):
     add_product(out, row, np.float32(0.3), wide(gradient))
     add_product(exact, wide(row), np.float32(0.3), wide(gradient))
     np.testing.assert_array_equal(out, exact)
-    total, other, exact = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), wide(gradient)
-    unrounded = np.empty(LANES, np.float32)
-    passed(gradient, values, np.float32(1.5), 9, unrounded, total)
-    passed(exact, wide(values), np.float32(1.5), 9, np.empty(LANES, np.float32), other)
-    np.testing.assert_array_equal(gradient, halves(exact))
-    np.testing.assert_array_equal(unrounded, exact)
-    np.testing.assert_array_equal(total, other)
-    places, none, no_rows = np.zeros(STEP, np.int32), np.zeros(0, np.float32), np.zeros((0, LANES), np.float32)
-    rows = floats(rng, 1, LANES)
-    held, exact = np.empty(LANES, np.uint16), np.empty(LANES, np.float32)
-    gather_add(held, total, rows, places, none, no_rows, LANES)
-    gather_add(exact, total, rows, places, none, no_rows, LANES)
-    np.testing.assert_array_equal(held, halves(exact))
 
 
 def test_addresses_need_not_be_aligned(rng):

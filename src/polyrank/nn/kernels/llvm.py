@@ -92,6 +92,15 @@ def multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
     return builder.fadd(builder.fmul(left, right, flags=contract), addend, flags=contract)
 
 
+def ask(builder: Any, address: Any) -> None:
+    """Ask for the cache line at an address, which may be anything."""
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, OFFSET, OFFSET, OFFSET])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    read, near, data = (ir.Constant(OFFSET, value) for value in (0, 3, 1))
+    builder.call(function, [builder.inttoptr(address, pointer), read, near, data])
+
+
 def loop(builder: Any, count: Any, sums: list[Any], step: Any, stride: int = 1) -> list[Any]:
     """`sums = step(i, sums)` for i = 0, `stride`, … below `count`; the final sums."""
     before = builder.block

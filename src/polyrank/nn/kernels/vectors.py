@@ -11,22 +11,19 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from polyrank.nn.kernels.llvm import (
     BYTES,
     FLOAT,
     HALF,
-    INT,
     LANE,
     LANES,
     OFFSET,
     VECTOR,
     ZERO,
     apart,
-    element,
-    first_lanes,
+    ask,
     integer,
     load,
     loop,
@@ -36,8 +33,6 @@ from polyrank.nn.kernels.llvm import (
     store,
     widened,
 )
-
-STEP = 4  # places that `gather_add` takes at a time
 
 
 @intrinsic
@@ -65,111 +60,6 @@ def rounded(typing: Any, value: Any, kind: Any) -> Any:
         return narrowed(builder, arguments[0], FLOAT, OFFSET, HALF) if kind == types.uint16 else arguments[0]
 
     return kind(types.float32, kind), body
-
-
-@intrinsic
-def gather_add(
-    typing: Any, out: Any, start: Any, rows: Any, places: Any, count: Any, scalars: Any, more: Any, more_count: Any,
-    rectified: Any, kind: Any,
-) -> Any:  # fmt: skip
-    """out ← act(start + Σ_i rows[places[i]] + Σ_j scalars[j] · more[j]), act is max(·, 0) on the first lanes.
-
-    `start`, `rows`, `scalars` and `more` (vectors, one after another) are addresses of float32, `places` of `count` (a
-    multiple of STEP) int32 distances from `rows` in bytes, `out` of activations; `rectified` is the number of lanes.
-    """
-    half = kind == types.uint16
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, start, rows, places, count, scalars, more, more_count, rectified, _ = arguments
-
-        def step(index: Any, sums: list[Any]) -> list[Any]:
-            for lane in range(STEP):  # four sums: each addition has to wait for the one before it in the same sum
-                at = element(builder, places, builder.add(index, integer(lane)), OFFSET)
-                row = load(builder, builder.add(rows, builder.zext(at, INT)))
-                sums[lane % 4] = builder.fadd(sums[lane % 4], row)
-            return sums
-
-        sums = loop(builder, count, [load(builder, start), ZERO, ZERO, ZERO], step, STEP)
-        total = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
-        total = _combination(builder, total, scalars, integer(4), more, integer(BYTES), more_count)
-        cut = builder.and_(first_lanes(builder, rectified), builder.fcmp_ordered("<=", total, ZERO))
-        store(builder, builder.select(cut, ZERO, total), out, half=half)
-        return context.get_dummy_value()
-
-    u, i = types.uintp, types.intp
-    return types.void(u, u, u, u, i, u, u, i, i, kind), body
-
-
-@intrinsic
-def passed(
-    typing: Any, gradient: Any, values: Any, scale: Any, rectified: Any, out: Any, total: Any, kind: Any
-) -> Any:  # fmt: skip
-    """gradient ← gradient · scale where `values` > 0 in the first `rectified` lanes, 0 elsewhere in them.
-
-    And out ← gradient, total ← total + gradient, both float32; gradient and values are held in `kind`.
-    """
-    half = kind == types.uint16
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        gradient, values, scale, rectified, out, total, _ = arguments
-        given = load(builder, gradient, half=half)
-        first = first_lanes(builder, rectified)
-        cut = builder.fcmp_ordered("<=", load(builder, values, half=half), ZERO)
-        scaled = builder.select(cut, ZERO, builder.fmul(given, splat(builder, scale, VECTOR)))
-        result = builder.select(first, scaled, given)
-        store(builder, result, gradient, half=half)
-        store(builder, result, out)
-        store(builder, builder.fadd(load(builder, total), result), total)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp, types.float32, types.intp, types.uintp, types.uintp, kind), body
-
-
-@intrinsic
-def combine(
-    typing: Any, out: Any, start: Any, scalars: Any, scalar_stride: Any, rows: Any, row_stride: Any, count: Any
-) -> Any:
-    """out ← start + Σ_{i < count} scalars[i] · rows[i]; both strides in bytes."""
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, start, scalars, scalar_stride, rows, row_stride, count = arguments
-        first = load(builder, start)
-        store(builder, _combination(builder, first, scalars, scalar_stride, rows, row_stride, count), out)
-        return context.get_dummy_value()
-
-    u, i = types.uintp, types.intp
-    return types.void(u, u, u, i, u, i, i), body
-
-
-@intrinsic
-def combine_four(
-    typing: Any, out: Any, start: Any, apart: Any, scalars: Any, scalar_stride: Any, scalar_apart: Any, rows: Any,
-    row_stride: Any, count: Any,
-) -> Any:  # fmt: skip
-    """out[k] ← start[k] + Σ_{i < count} scalars[i][k] · rows[i] for k = 0 … 3.
-
-    Strides in bytes: `apart` from one `out`, and from one `start`, to the next, `scalar_apart` from one k, and
-    `scalar_stride` and `row_stride` from one i to the next.
-    """
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, start, apart, scalars, scalar_stride, scalar_apart, rows, row_stride, count = arguments
-        places = [builder.mul(integer(k), apart) for k in range(4)]
-
-        def step(index: Any, sums: list[Any]) -> list[Any]:
-            row = load(builder, builder.add(rows, builder.mul(index, row_stride)))
-            at = builder.add(scalars, builder.mul(index, scalar_stride))
-            each = [builder.add(at, builder.mul(integer(k), scalar_apart)) for k in range(4)]
-            factors = [splat(builder, builder.load(builder.inttoptr(a, FLOAT.as_pointer())), VECTOR) for a in each]
-            return [multiply_add(builder, factor, row, total) for factor, total in zip(factors, sums, strict=True)]
-
-        first = [load(builder, builder.add(start, place)) for place in places]
-        for place, total in zip(places, loop(builder, count, first, step), strict=True):
-            store(builder, total, builder.add(out, place))
-        return context.get_dummy_value()
-
-    u, i = types.uintp, types.intp
-    return types.void(u, u, i, u, i, i, u, i, i), body
 
 
 @intrinsic
@@ -283,25 +173,7 @@ def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address, which may be anything."""
 
     def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, OFFSET, OFFSET, OFFSET])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, near, data = ir.Constant(OFFSET, 0), ir.Constant(OFFSET, 3), ir.Constant(OFFSET, 1)
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), read, near, data])
+        ask(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.uintp), body
-
-
-def _combination(
-    builder: Any, start: Any, scalars: Any, scalar_stride: Any, rows: Any, row_stride: Any, count: Any
-) -> Any:
-    """start + Σ_i scalars[i] · rows[i]."""
-
-    def step(index: Any, sums: list[Any]) -> list[Any]:
-        at = builder.add(scalars, builder.mul(index, scalar_stride))
-        factor = splat(builder, builder.load(builder.inttoptr(at, FLOAT.as_pointer())), VECTOR)
-        row = load(builder, builder.add(rows, builder.mul(index, row_stride)))
-        return [multiply_add(builder, factor, row, sums[0])]
-
-    return loop(builder, count, [start], step)[0]
