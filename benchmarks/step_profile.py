@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from polyrank.allocator import keep_memory
 from polyrank.config import override
 from polyrank.experiment import DEMO
-from polyrank.nn.kernels import activations, gates, narrow, products, rows, scores
+from polyrank.nn.kernels import activations, entropies, gates, narrow, products, rows, scores
 from polyrank.progress import Terminal
 from polyrank.runs import prepare, train_run
 from polyrank.settings import Settings, parse_settings
@@ -35,6 +35,7 @@ KERNELS = {
     narrow: ("survey", "project", "project_back"),
     products: ("packed", "turned", "layer", "layer_back"),
     scores: ("scores", "scores_back"),
+    entropies: ("mean_entropies",),
     rows: ("look_up", "sum_rows", "adagrad", "adam"),
 }
 KNOBS = (

@@ -8,7 +8,7 @@ import torch
 from polyrank.heads.d2q import D2Q
 from polyrank.heads.heads import Heads
 from polyrank.heads.log_normal import LogNormal
-from polyrank.losses import poisson_deviance
+from polyrank.losses import masked_mean, poisson_deviance
 from polyrank.nn.towers import Towers
 
 NO_IDS = torch.zeros((0, 0), dtype=torch.int32)
@@ -83,6 +83,16 @@ class TestHeads:
         expected = poisson_deviance(torch.log(torch.tensor([[4.0], [8.0]])), labels) / 8.0
         torch.testing.assert_close(heads.losses(logits, labels, everywhere, NO_IDS), expected)
 
+    @pytest.mark.parametrize("kinds", [["binary", "binary"], ["binary", "regression"], ["count", "count"]])
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_mean_losses_are_the_masked_means_of_the_losses(self, kinds, weighted):
+        heads = Heads(kinds, [0.4, 0.6], [0.5, 0.5])
+        logits, labels, where = torch.randn(30, 2), (torch.rand(30, 2) < 0.5).float(), torch.rand(30, 2) < 0.8
+        weights = torch.rand(30, 2) if weighted else None
+        expected = masked_mean(heads.losses(logits, labels, where, NO_IDS), where, weights)
+        found = heads.mean_losses(logits, labels, where, NO_IDS, weights)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
     def test_counts_that_scatter_less_than_poisson_are_not_scaled_up(self):
         assert Heads(["count"], [2.0], [0.5]).predict(torch.zeros(1, 1), NO_IDS).tolist() == [[1.0]]
 
@@ -125,6 +135,16 @@ class TestWide:
         found = heads.losses(logits, strange, nowhere, ids)
         assert torch.equal(found, heads.losses(logits, torch.zeros(4, 3), nowhere, ids))
         assert torch.isfinite(found).all()
+
+    def test_mean_losses_are_the_masked_means_of_the_losses(self):
+        heads, where, ids = self.heads(), torch.rand(8, 3) < 0.7, torch.zeros(8, 2, dtype=torch.int32)
+        case = (torch.randn(8, 5), torch.rand(8, 3), where, ids)
+        assert torch.equal(heads.mean_losses(*case), masked_mean(heads.losses(*case), where))
+
+    def test_a_binary_task_with_a_head_of_its_own_is_not_taken_for_one_of_one_logit(self):
+        assert Heads(["binary", "binary"], [0.5, 0.5], [0.5, 0.5]).all_binary
+        wide = {1: LogNormal([0.0, 0.0, 1.0, math.e**2])}
+        assert not Heads(["binary", "binary"], [0.5, 0.5], [0.5, 0.5], wide).all_binary
 
     def test_constants_are_saved_with_the_weights(self):
         state = self.heads().state_dict()

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from polyrank.losses import HIGHEST_LOG_RATE, LOSSES, row_losses
+from polyrank.heads.binary import mean_cross_entropies
+from polyrank.losses import HIGHEST_LOG_RATE, LOSSES, masked_mean, row_losses
 
 
 class WideHead(Protocol):
@@ -88,6 +89,7 @@ class Heads(nn.Module):
         self.register_buffer("mean", torch.tensor([mean for mean, _ in scales]))
         self.register_buffer("std", torch.tensor([std for _, std in scales]))
         self.scaled = not {"regression", "count"}.isdisjoint(kinds)  # all others' mean is 0, and their std 1
+        self.all_binary = set(kinds) == {"binary"} and not wide
 
     def biases(self) -> list[list[float]]:
         """The T tasks' output biases to start from: they predict what the training labels are on the whole."""
@@ -100,6 +102,14 @@ class Heads(nn.Module):
     def targets(self, labels: Tensor) -> Tensor:
         """`[B, T]` labels → what the losses of one logit compare it with."""
         return (labels - self.mean) / self.std if self.scaled else labels
+
+    def mean_losses(
+        self, logits: Tensor, labels: Tensor, where: Tensor, ids: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Each task's loss over the rows that count, `[T]`: `masked_mean` of `losses`, weighted `[B, T]`."""
+        if self.all_binary:
+            return mean_cross_entropies(logits, labels, where, weights)
+        return masked_mean(self.losses(logits, labels, where, ids), where, weights)
 
     def losses(self, logits: Tensor, labels: Tensor, where: Tensor, ids: Tensor) -> Tensor:
         """Each row's loss on each task.

@@ -9,7 +9,7 @@ from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
 from polyrank.data.loader import Batch
-from polyrank.losses import masked_mean, smoothed
+from polyrank.losses import smoothed
 from polyrank.nn.experts import GateWeights, Level
 from polyrank.nn.inputs import Inputs
 from polyrank.nn.ownership import Owned, of_level
@@ -180,11 +180,9 @@ class ExtendedRanker(nn.Module):
         """Each task's loss over its rows, the new tasks' over their own; `smoothing` as of a `Ranker`: `[T + N]`."""
         old, new = self._split(logits)
         mine = _tasks(batch, slice(self.old, None))
-        values = self.new_heads.losses(
-            new, smoothed(mine.labels, self.new_heads.kinds, smoothing), mine.where, mine.ids
-        )
+        labels = smoothed(mine.labels, self.new_heads.kinds, smoothing)
         theirs: Tensor = self.base.losses(old, _tasks(batch, slice(0, self.old)), smoothing=smoothing)
-        return torch.cat([theirs, masked_mean(values, mine.where, mine.weights)])
+        return torch.cat([theirs, self.new_heads.mean_losses(new, labels, mine.where, mine.ids, mine.weights)])
 
     def views(self, batch: Batch) -> Batch:
         """The batch as `forward` gives logits: as it is, since an ensemble is not extended."""

@@ -18,7 +18,7 @@ from polyrank.data.paths import ROOT, path
 from polyrank.data.schema import Task
 from polyrank.data.tree import parents
 from polyrank.heads.build import HeadsConfig, build_heads
-from polyrank.losses import masked_mean, smoothed
+from polyrank.losses import smoothed
 from polyrank.models.adatt import AdaTT, AdaTTConfig
 from polyrank.models.aitm import AITM, AITMConfig
 from polyrank.models.cgc import CGC, CGCConfig
@@ -266,13 +266,12 @@ class Ranker(nn.Module):
 
         `smoothing` is ε of label smoothing, for tasks trained on their own rows.
         """
-        end = self.heads.starts[-1]
         labels = smoothed(batch.labels, self.heads.kinds, smoothing)
-        errors = self.heads.losses(logits[:, :end] if self.imputed else logits, labels, batch.where, batch.ids)
         if self.space.training == "own":  # that looks at nothing else
-            return masked_mean(errors, batch.where, batch.weights)
+            return self.heads.mean_losses(logits, labels, batch.where, batch.ids, batch.weights)
+        end = self.heads.starts[-1]
         return space_losses(
-            errors,
+            self.heads.losses(logits[:, :end], labels, batch.where, batch.ids),
             self.heads.first(logits),
             logits[:, end:],
             config=self.space,
