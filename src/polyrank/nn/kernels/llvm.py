@@ -40,20 +40,31 @@ def load(builder: Any, address: Any, *, half: bool = False) -> Any:
     return widened(builder, loaded, VECTOR, LANE) if half else loaded
 
 
+def load_first(builder: Any, address: Any, count: Any) -> Any:
+    """Sixteen float32 of which only those below `count` are read: the others are 0."""
+    given = [VECTOR.as_pointer(), OFFSET, ir.VectorType(ir.IntType(1), LANES), VECTOR]
+    kind = ir.FunctionType(VECTOR, given)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
+    pointer = builder.inttoptr(address, VECTOR.as_pointer())
+    return builder.call(function, [pointer, ir.Constant(OFFSET, 4), first_lanes(builder, count), ZERO])
+
+
 def store(builder: Any, vector: Any, address: Any, *, half: bool = False) -> None:
-    """Sixteen numbers to an address, as bf16 if `half`: by the processor's own rounding where it has one.
+    """Sixteen numbers to an address, as bf16 if `half`."""
+    held = halved(builder, vector) if half else vector
+    builder.store(held, builder.inttoptr(address, held.type.as_pointer())).align = 2 if half else 4
+
+
+def halved(builder: Any, vector: Any) -> Any:
+    """Sixteen float32 → the nearest bf16: by the processor's own rounding where it has one.
 
     That takes one instruction instead of nine; what is too small for a bf16 of full precision becomes 0.
     """
-    if not half:
-        held = vector
-    elif UNITS.get("avx512bf16", False):
-        kind = ir.FunctionType(HALVES, [VECTOR])
-        name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-        held = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
-    else:
-        held = narrowed(builder, vector, VECTOR, LANE, HALVES)
-    builder.store(held, builder.inttoptr(address, held.type.as_pointer())).align = 2 if half else 4
+    if not UNITS.get("avx512bf16", False):
+        return narrowed(builder, vector, VECTOR, LANE, HALVES)
+    kind = ir.FunctionType(HALVES, [VECTOR])
+    name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
 
 
 def widened(builder: Any, held: Any, kind: Any, bits: Any) -> Any:
