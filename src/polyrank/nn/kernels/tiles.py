@@ -23,12 +23,14 @@ from polyrank.nn.kernels.llvm import (
     VECTOR,
     ZERO,
     apart,
+    exchanged,
     halved,
     integer,
     load,
     load_first,
     loop,
     multiply_add,
+    shuffled,
     splat,
     store,
 )
@@ -182,7 +184,7 @@ def paired(typing: Any, first: Any, second: Any, width: Any, vectors: Any, out: 
         def step(index: Any, nothing: list[Any]) -> list[Any]:
             shift, left = builder.mul(index, integer(BYTES)), builder.sub(width, builder.mul(index, integer(LANES)))
             low, high = (halved(builder, load_first(builder, builder.add(a, shift), left)) for a in (first, second))
-            _store(builder, _shuffled(builder, low, high, side_by_side), builder.add(out, shift))
+            _store(builder, shuffled(builder, low, high, side_by_side), builder.add(out, shift))
             return []
 
         loop(builder, vectors, [], step)
@@ -207,7 +209,7 @@ def transposed(typing: Any, rows: Any, row_apart: Any, width: Any, out: Any, out
         if half:  # two rows' pairs in one vector, those of row r + 8 above those of row r
             held = [halved(builder, row) for row in block]
             both = zip(held[: LANES // 2], held[LANES // 2 :], strict=True)
-            block = [builder.bitcast(_shuffled(builder, *two, list(range(2 * LANES))), LANE) for two in both]
+            block = [builder.bitcast(shuffled(builder, *two, list(range(2 * LANES))), LANE) for two in both]
         for r, row in enumerate(_turned(builder, block)):
             _store(builder, row, builder.add(out, builder.mul(out_apart, integer(r))))
         return context.get_dummy_value()
@@ -223,19 +225,11 @@ def _turned(builder: Any, block: list[Any]) -> list[Any]:
     """
     block, distance = list(block), 1
     while distance < len(block):
-        low = [lane + (LANES - distance if lane & distance else 0) for lane in range(LANES)]
-        high = [lane + (LANES if lane & distance else distance) for lane in range(LANES)]
         for r in range(len(block)):
             if not r & distance:
-                two = block[r], block[r + distance]
-                block[r], block[r + distance] = _shuffled(builder, *two, low), _shuffled(builder, *two, high)
+                block[r], block[r + distance] = exchanged(builder, block[r], block[r + distance], distance)
         distance *= 2
     return block
-
-
-def _shuffled(builder: Any, first: Any, second: Any, lanes: list[int]) -> Any:
-    """The chosen lanes of two vectors; second's come after first's."""
-    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(OFFSET, len(lanes)), lanes))
 
 
 def _store(builder: Any, vector: Any, address: Any) -> None:
