@@ -98,9 +98,7 @@ def run(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout) -> Layer:
     if _suits(x, weight, rectified):
         padded = -(-width // LANES) * LANES
         output = torch.empty(networks, x.shape[1], padded, dtype=x.dtype)
-        pairs = 4 // x.itemsize
-        matrix = torch.empty(networks, inputs // pairs, padded, pairs, dtype=x.dtype)
-        products.packed(weight.numpy(), held(matrix))
+        matrix = _packed(weight, padded, x.dtype)
         products.layer(
             networks, x.shape[1], inputs, padded, rectified, *_place(x), matrix.data_ptr(), bias.data_ptr(),
             output.data_ptr(), kind(x),
@@ -128,7 +126,7 @@ def run_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None = N
         return product(x, gradient), bias, torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2), out=to)
     rows, padded, pairs = x.shape[1], output.shape[2], 4 // x.itemsize
     matrix = torch.empty(networks, padded // pairs, inputs, pairs, dtype=x.dtype)
-    products.turned(weight.numpy(), held(matrix))
+    products.turned(weight.contiguous().numpy(), held(matrix))
     to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
     parts = max(1, min(-(-products.PARTS // networks), -(-rows // products.CHUNK)))
     sums = torch.empty(networks, parts, inputs + 1, padded)
@@ -148,6 +146,20 @@ def _suits(x: Tensor, weight: Tensor, rectified: int) -> bool:
         and weight.shape[1] * weight.shape[2] <= _LARGEST
         and products.able(half=x.dtype != torch.float32)
     )
+
+
+def _packed(weight: Tensor, padded: int, dtype: torch.dtype) -> Tensor:
+    """Weights `[M, K, H]` as the kernels read them, with N = `padded` outputs; float32 of as many are read as they are.
+
+    Returns:
+        bf16 `[M, K / 2, N, 2]`, neighbours in k in pairs, or float32 `[M, K, N]`; 0 beyond H.
+    """
+    networks, inputs, width = weight.shape
+    if dtype == torch.float32:
+        return torch.nn.functional.pad(weight, (0, padded - width)) if width < padded else weight.contiguous()
+    matrix = torch.empty(networks, inputs // 2, padded, 2, dtype=dtype)
+    products.packed(weight.contiguous().numpy(), held(matrix))
+    return matrix
 
 
 def _place(values: Tensor) -> tuple[int, int, int]:

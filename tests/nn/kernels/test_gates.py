@@ -1,5 +1,6 @@
 """The references are torch's softmax and sums, and their autograd in float64."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -54,7 +55,7 @@ def laid_out(layout, experts, width):
 
 
 @pytest.mark.parametrize("layout", ["stacked", "strided"])
-@pytest.mark.parametrize("width", [16, 32, 64])
+@pytest.mark.parametrize("width", [16, 32, 64, 80, 128])
 @pytest.mark.parametrize("count", [1, 2])
 def test_mixtures_and_gradients_agree_with_autograd(layout, width, count):
     torch.set_num_threads(count)
@@ -79,7 +80,7 @@ def test_mixtures_and_gradients_agree_with_autograd(layout, width, count):
         assert targets[0].transpose(0, 1)._base is None or torch.isnan(targets[0]._base[:, -5:]).all()
 
 
-@pytest.mark.parametrize("width", [16, 48])
+@pytest.mark.parametrize("width", [16, 48, 64, 112])
 def test_masks_act_on_what_experts_are_given_and_on_nothing_else(width):
     experts, logits, masks = torch.randn(5, ROWS, width), torch.randn(ROWS, 10), torch.rand(10, width)
     _, weights = mixed([experts], logits, GATES, width)
@@ -97,12 +98,14 @@ def test_masks_act_on_what_experts_are_given_and_on_nothing_else(width):
     assert torch.equal(slopes, same)
 
 
+@pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 128])
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("layout", ["stacked", "strided"])
-def test_in_bf16_only_what_goes_in_and_out_is_rounded(layout):
-    experts, logits = torch.randn(5, ROWS, 32).bfloat16(), torch.randn(ROWS, 10)
-    exact, weights = mixed([experts.float()], logits, GATES, 32)
-    groups = [group.bfloat16() for group in laid_out(layout, experts.float(), 32)]
-    out = torch.zeros(len(GATES), ROWS, 32, dtype=torch.bfloat16)
+def test_in_bf16_only_what_goes_in_and_out_is_rounded(layout, masked, width):
+    experts, logits = torch.randn(5, ROWS, width).bfloat16(), torch.randn(ROWS, 10)
+    exact, weights = mixed([experts.float()], logits, GATES, width)
+    groups = [group.bfloat16() for group in laid_out(layout, experts.float(), width)]
+    out = torch.zeros(len(GATES), ROWS, width, dtype=torch.bfloat16)
     shares = torch.empty_like(logits)
     kernels.mix(*_addresses(groups), logits.numpy(), *plan(GATES), shares.numpy(), out.view(torch.uint16).numpy())
     assert torch.equal(shares, weights)
@@ -110,7 +113,8 @@ def test_in_bf16_only_what_goes_in_and_out_is_rounded(layout):
     gradient = torch.randn(out.shape).bfloat16()
     found, slopes, exact_slopes = torch.zeros_like(experts), torch.empty_like(logits), torch.empty_like(logits)
     target = torch.empty(experts.shape)
-    given = (weights.numpy(), *plan(GATES), np.random.default_rng(0).random((10, 32), np.float32))
+    masks = np.random.default_rng(0).random((10, width), np.float32) if masked else ALL
+    given = (weights.numpy(), *plan(GATES), masks)
     held = gradient.view(torch.uint16).numpy()
     kernels.mix_back(*_addresses(groups), *given, held, *_addresses([found]), slopes.numpy())
     whole = experts.float()
@@ -141,7 +145,7 @@ def test_an_expert_that_no_gate_sees_gets_zero():
 
 def test_by_hand():
     experts = torch.tensor([2.0, 4.0])[:, None, None].expand(2, 1, 16).contiguous()
-    out, weights = mixed([experts], torch.tensor([[0.0, np.log(3.0)]]), [[0, 1]], 16)
+    out, weights = mixed([experts], torch.tensor([[0.0, math.log(3.0)]]), [[0, 1]], 16)
     torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75]]))
     torch.testing.assert_close(out, torch.full((1, 1, 16), 3.5))
 
@@ -166,11 +170,36 @@ def test_a_nan_stays_in_its_row_and_gate(place):
     assert not out[1].isnan().any()
 
 
-def test_threads_change_no_bit():
-    experts, logits = torch.randn(5, 500, 32), torch.randn(500, 10)
+@pytest.mark.parametrize("experts", [1, 3, 16, 17, 35])
+def test_as_many_experts_as_there_are(experts):
+    """More than a vector's lanes, and numbers of them that no vector is filled by."""
+    gates = [list(range(experts)), [experts - 1], list(range(experts // 2, experts))]
+    values, logits = torch.randn(experts, ROWS, 32), torch.randn(ROWS, sum(map(len, gates)))
+    out, weights = mixed([values], logits, gates, 32)
+    exact, exact_logits = values.double().requires_grad_(), logits.double().requires_grad_()
+    expected, shares = reference(exact, exact_logits, gates)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(weights.double(), shares, rtol=1e-5, atol=1e-7)
+    gradient = torch.randn_like(out)
+    (expected * gradient.double()).sum().backward()
+    target, slopes = torch.full_like(values, torch.nan), torch.full_like(logits, torch.nan)
+    given = (*_addresses([values]), weights.numpy(), *plan(gates))
+    kernels.mix_back(*given, ALL, gradient.numpy(), *_addresses([target]), slopes.numpy())
+    torch.testing.assert_close(target.double(), exact.grad, rtol=1e-5, atol=5e-6)
+    torch.testing.assert_close(slopes.double(), exact_logits.grad, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("masks", [ALL, np.random.default_rng(0).random((10, 48), np.float32)])
+def test_threads_change_no_bit(masks):
+    experts, logits = torch.randn(5, 500, 48), torch.randn(500, 10)
+    gradient = torch.randn(len(GATES), 500, 48)
     results = []
     for count in (1, 2):
         torch.set_num_threads(count)
         assert follow_torch() == count
-        results.append(mixed([experts], logits, GATES, 32))
+        out, weights = mixed([experts], logits, GATES, 48)
+        target, slopes = torch.full_like(experts, torch.nan), torch.full_like(logits, torch.nan)
+        given = (*_addresses([experts]), weights.numpy(), *plan(GATES), masks, gradient.numpy())
+        kernels.mix_back(*given, *_addresses([target]), slopes.numpy())
+        results.append((out, weights, target, slopes))
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))

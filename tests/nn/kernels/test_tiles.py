@@ -56,6 +56,16 @@ def interleaved(first, second, present, vectors, out):
     t.interleaved(first.ctypes.data, second.ctypes.data, present, vectors, out.ctypes.data)
 
 
+@njit
+def paired(first, second, width, vectors, out):
+    t.paired(first.ctypes.data, second.ctypes.data, width, vectors, out.ctypes.data)
+
+
+@njit
+def transposed(rows, row_apart, width, out, out_apart):
+    t.transposed(rows.ctypes.data, row_apart, width, out.ctypes.data, out_apart, out.dtype.type(0))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
@@ -182,3 +192,32 @@ def test_interleaved(present, vectors):
     np.testing.assert_array_equal(out[:width, 0], first)
     np.testing.assert_array_equal(out[:width, 1], second if present else np.zeros_like(second))
     assert out[width].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("missing", [0, 1, 15])
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_paired(rng, missing, vectors):
+    width = vectors * LANES - missing
+    first, second = (np.append(rng.normal(size=width), [math.nan] * 16).astype(np.float32) for _ in range(2))
+    out = np.full((vectors * LANES + 1, 2), 7, np.uint16)
+    paired(first, second, width, vectors, out)
+    expected = np.stack([as_held(row[:width], half=True) for row in (first, second)], axis=1)
+    np.testing.assert_array_equal(out[:width], expected)
+    assert not out[width:-1].any()
+    assert out[-1].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("width", [1, 7, 15, 16, 40])
+def test_transposed(rng, half, width):
+    rows = np.full((LANES, 50), math.nan, np.float32)
+    used = min(width, LANES)
+    rows[:, 1 : 1 + width] = rng.normal(size=(LANES, width))
+    pairs = 2 if half else 1
+    out = as_held(np.full((LANES // pairs + 1, LANES + 2, pairs), math.nan), half)
+    transposed(rows[:, 1:], rows.strides[0], width, out[:, 1:], out.strides[0])
+    expected = np.zeros((LANES, LANES), np.float32)
+    expected[:used] = rows[:, 1 : 1 + used].T
+    found = wide(out)[:-1, 1:-1].transpose(0, 2, 1).reshape(LANES, LANES)
+    np.testing.assert_array_equal(found, wide(as_held(expected, half)))
+    assert np.isfinite(wide(out)).sum() == expected.size

@@ -16,13 +16,6 @@ def add_multiple(out, row, scalar):
 
 
 @njit
-def add_product(out, row, scalar, factors):
-    v.add_product(
-        out.ctypes.data, row.ctypes.data, scalar, factors.ctypes.data, len(out) // LANES, row.dtype.type(0)
-    )  # fmt: skip
-
-
-@njit
 def hold(out, row):
     v.hold(out.ctypes.data, row.ctypes.data, len(row) // LANES, out.dtype.type(0))
 
@@ -73,14 +66,6 @@ def test_add_multiple(rng, vectors):
     out, row = floats(rng, vectors * LANES), floats(rng, vectors * LANES)
     expected = out + 0.3 * row.astype(np.float64)
     add_multiple(out, row, np.float32(0.3))
-    close(out, expected)
-
-
-@pytest.mark.parametrize("vectors", [0, 1, 4])
-def test_add_product(rng, vectors):
-    out, row, factors = (floats(rng, vectors * LANES) for _ in range(3))
-    expected = out + 0.3 * factors.astype(np.float64) * row
-    add_product(out, row, np.float32(0.3), factors)
     close(out, expected)
 
 
@@ -139,9 +124,6 @@ def test_vectors_of_bf16_give_what_their_float32_would(rng):
     exact[:] = out
     add_multiple(out, row, np.float32(0.3))
     add_multiple(exact, wide(row), np.float32(0.3))
-    np.testing.assert_array_equal(out, exact)
-    add_product(out, row, np.float32(0.3), wide(gradient))
-    add_product(exact, wide(row), np.float32(0.3), wide(gradient))
     np.testing.assert_array_equal(out, exact)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from polyrank.nn.kernels.llvm import LANES
-from polyrank.nn.kernels.vectors import add_multiple, add_product, clear, dot, hold
+from polyrank.nn.kernels.mixtures import FOUR, four_dots, softmax, softmax_back, weighted, weighted_masked
 
 _CHUNK = 32
 
@@ -32,23 +32,19 @@ def mix(experts: Any, strides: Any, logits: Any, starts: Any, members: Any, weig
     gates, rows, width = out.shape
     vectors, kind, size = width // LANES, out.dtype.type(0), np.uint64(out.itemsize)
     for chunk in prange((rows + _CHUNK - 1) // _CHUNK):
-        mixture = np.empty(width, np.float32)
-        total_at = mixture.ctypes.data
-        for b in range(chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)):
+        begin, end = chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)
+        for b in range(begin, end):  # before they are read: a vector that was just stored in part is slow to read
             for i in range(gates):
-                highest = logits[b, starts[i]]
-                for k in range(starts[i] + 1, starts[i + 1]):
-                    highest = max(highest, logits[b, k])
-                total = np.float32(0.0)
-                for k in range(starts[i], starts[i + 1]):
-                    weights[b, k] = np.exp(logits[b, k] - highest)
-                    total += weights[b, k]
-                clear(total_at, vectors)
-                for k in range(starts[i], starts[i + 1]):
-                    weights[b, k] /= total
-                    expert = experts[members[k]] + np.uint64(b * strides[members[k]])
-                    add_multiple(total_at, expert, weights[b, k], vectors, kind)
-                hold(out.ctypes.data + np.uint64((i * rows + b) * width) * size, total_at, vectors, kind)
+                shift, count = np.uint64(starts[i] * 4), starts[i + 1] - starts[i]
+                softmax(logits[b].ctypes.data + shift, count, weights[b].ctypes.data + shift)
+        places = _places(experts, strides, members, begin)
+        for b in range(begin, end):
+            for i in range(gates):
+                own, shares = places[starts[i] :].ctypes.data, weights[b].ctypes.data + np.uint64(starts[i] * 4)
+                to = out.ctypes.data + np.uint64((i * rows + b) * width) * size
+                weighted(own, shares, starts[i + 1] - starts[i], vectors, to, kind)
+            for k in range(len(members)):
+                places[k] += np.uint64(strides[members[k]])
 
 
 @njit(parallel=True, cache=True, nogil=True)
@@ -68,27 +64,60 @@ def mix_back(
     """
     gates, rows, width = gradient.shape
     vectors, kind, size = width // LANES, gradient.dtype.type(0), np.uint64(gradient.itemsize)
+    begins, seen, seers = _by_expert(starts, members, len(to))
     for chunk in prange((rows + _CHUNK - 1) // _CHUNK):
-        totals = np.empty((len(to), width), np.float32)
-        totals_at = totals.ctypes.data
-        for b in range(chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)):
-            clear(totals_at, len(to) * vectors)
+        begin, end = chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)
+        places = _places(experts, strides, members, begin)
+        slopes = np.empty((end - begin, len(places)), np.float32)
+        given, shares = np.empty(len(seen), np.uint64), np.empty(len(seen), np.float32)
+        shown = np.empty(len(seen) if len(masks) else 0, np.uint64)
+        for j in range(len(shown)):
+            shown[j] = masks[seen[j]].ctypes.data
+        for b in range(begin, end):
             for i in range(gates):
-                given = gradient.ctypes.data + np.uint64((i * rows + b) * width) * size
-                mean = np.float32(0.0)
-                for k in range(starts[i], starts[i + 1]):
-                    expert = experts[members[k]] + np.uint64(b * strides[members[k]])
-                    slope = dot(given, expert, vectors, kind, kind)
-                    logit_gradient[b, k] = slope
-                    mean += weights[b, k] * slope
-                    at = totals_at + np.uint64(members[k] * width * 4)
-                    if len(masks):
-                        mask = masks.ctypes.data + np.uint64(k * width * 4)
-                        add_product(at, given, weights[b, k], mask, vectors, kind)
-                    else:
-                        add_multiple(at, given, weights[b, k], vectors, kind)
-                for k in range(starts[i], starts[i + 1]):
-                    logit_gradient[b, k] = weights[b, k] * (logit_gradient[b, k] - mean)
+                row = gradient.ctypes.data + np.uint64((i * rows + b) * width) * size
+                for k in range(starts[i], starts[i + 1], FOUR):  # those too many are the next gate's, which come later
+                    four_dots(row, places[k:].ctypes.data, vectors, slopes[b - begin, k:].ctypes.data, kind)
+            for k in range(len(members)):
+                places[k] += np.uint64(strides[members[k]])
+            for j in range(len(seen)):
+                given[j] = gradient.ctypes.data + np.uint64((seers[j] * rows + b) * width) * size
+                shares[j] = weights[b, seen[j]]
             for e in range(len(to)):
-                at = totals_at + np.uint64(e * width * 4)
-                hold(to[e] + np.uint64(b * to_strides[e]), at, vectors, kind)
+                row, count = to[e] + np.uint64(b * to_strides[e]), begins[e + 1] - begins[e]
+                own, scales = given[begins[e] :].ctypes.data, shares[begins[e] :].ctypes.data
+                if len(masks):
+                    weighted_masked(own, scales, shown[begins[e] :].ctypes.data, count, vectors, row, kind)
+                else:
+                    weighted(own, scales, count, vectors, row, kind)
+        for b in range(begin, end):
+            for i in range(gates):
+                shift, count = np.uint64(starts[i] * 4), starts[i + 1] - starts[i]
+                found = slopes[b - begin].ctypes.data + shift
+                softmax_back(weights[b].ctypes.data + shift, found, count, logit_gradient[b].ctypes.data + shift)
+
+
+@njit(cache=True, nogil=True)
+def _places(experts: Any, strides: Any, members: Any, row: int) -> Any:
+    """Where the expert of each logit has a row; and again the last one, so that four are there from every one on."""
+    count = len(members)
+    places = np.empty(count + FOUR - 1, np.uint64)
+    for k in range(len(places)):
+        e = members[min(k, count - 1)]
+        places[k] = experts[e] + np.uint64(row * strides[e])
+    return places
+
+
+@njit(cache=True, nogil=True)
+def _by_expert(starts: Any, members: Any, experts: int) -> Any:
+    """The logits of each expert, expert after expert: where each one's begin `[E + 1]`, which `[L]`, of which gates."""
+    begins = np.zeros(experts + 1, np.int64)
+    seen, seers = np.empty(len(members), np.int64), np.empty(len(members), np.int64)
+    for e in range(experts):
+        begins[e + 1] = begins[e]
+        for i in range(len(starts) - 1):
+            for k in range(starts[i], starts[i + 1]):
+                if members[k] == e:
+                    seen[begins[e + 1]], seers[begins[e + 1]] = k, i
+                    begins[e + 1] += 1
+    return begins, seen, seers

@@ -40,20 +40,40 @@ def load(builder: Any, address: Any, *, half: bool = False) -> Any:
     return widened(builder, loaded, VECTOR, LANE) if half else loaded
 
 
+def load_first(builder: Any, address: Any, count: Any, beyond: Any = ZERO) -> Any:
+    """Sixteen float32 of which only those below `count` are read: the others are those of `beyond`."""
+    given = [VECTOR.as_pointer(), OFFSET, ir.VectorType(ir.IntType(1), LANES), VECTOR]
+    kind = ir.FunctionType(VECTOR, given)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
+    pointer = builder.inttoptr(address, VECTOR.as_pointer())
+    return builder.call(function, [pointer, ir.Constant(OFFSET, 4), first_lanes(builder, count), beyond])
+
+
+def store_first(builder: Any, vector: Any, address: Any, count: Any) -> None:
+    """Those below `count` of sixteen float32 to an address."""
+    given = [VECTOR, VECTOR.as_pointer(), OFFSET, ir.VectorType(ir.IntType(1), LANES)]
+    kind = ir.FunctionType(ir.VoidType(), given)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
+    pointer = builder.inttoptr(address, VECTOR.as_pointer())
+    builder.call(function, [vector, pointer, ir.Constant(OFFSET, 4), first_lanes(builder, count)])
+
+
 def store(builder: Any, vector: Any, address: Any, *, half: bool = False) -> None:
-    """Sixteen numbers to an address, as bf16 if `half`: by the processor's own rounding where it has one.
+    """Sixteen numbers to an address, as bf16 if `half`."""
+    held = halved(builder, vector) if half else vector
+    builder.store(held, builder.inttoptr(address, held.type.as_pointer())).align = 2 if half else 4
+
+
+def halved(builder: Any, vector: Any) -> Any:
+    """Sixteen float32 → the nearest bf16: by the processor's own rounding where it has one.
 
     That takes one instruction instead of nine; what is too small for a bf16 of full precision becomes 0.
     """
-    if not half:
-        held = vector
-    elif UNITS.get("avx512bf16", False):
-        kind = ir.FunctionType(HALVES, [VECTOR])
-        name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-        held = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
-    else:
-        held = narrowed(builder, vector, VECTOR, LANE, HALVES)
-    builder.store(held, builder.inttoptr(address, held.type.as_pointer())).align = 2 if half else 4
+    if not UNITS.get("avx512bf16", False):
+        return narrowed(builder, vector, VECTOR, LANE, HALVES)
+    kind = ir.FunctionType(HALVES, [VECTOR])
+    name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
 
 
 def widened(builder: Any, held: Any, kind: Any, bits: Any) -> Any:
@@ -78,6 +98,21 @@ def splat(builder: Any, scalar: Any, kind: Any) -> Any:
     """The vector of one number sixteen times."""
     single = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(OFFSET, 0))
     return builder.shuffle_vector(single, single, ir.Constant(LANE, [0] * LANES))
+
+
+def shuffled(builder: Any, first: Any, second: Any, lanes: list[int]) -> Any:
+    """The chosen lanes of two vectors; second's come after first's."""
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(OFFSET, len(lanes)), lanes))
+
+
+def exchanged(builder: Any, first: Any, second: Any, distance: int) -> tuple[Any, Any]:
+    """first's lanes l with l & `distance` = 0, each beside second's; and their other lanes likewise.
+
+    Of two rows of a matrix, as many apart, those are the rows after blocks of that size are transposed.
+    """
+    low = [lane + (LANES - distance if lane & distance else 0) for lane in range(LANES)]
+    high = [lane + (LANES if lane & distance else distance) for lane in range(LANES)]
+    return shuffled(builder, first, second, low), shuffled(builder, first, second, high)
 
 
 def first_lanes(builder: Any, count: Any) -> Any:

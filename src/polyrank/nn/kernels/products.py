@@ -16,8 +16,8 @@ import numpy as np
 from numba import njit, prange
 
 from polyrank.nn.kernels.llvm import LANES, UNITS
-from polyrank.nn.kernels.tiles import ROWS, VECTORS, activated, added, cut, interleaved, written
-from polyrank.nn.kernels.vectors import clear, rounded, size_of
+from polyrank.nn.kernels.tiles import ROWS, VECTORS, activated, added, cut, interleaved, paired, transposed, written
+from polyrank.nn.kernels.vectors import clear, size_of
 
 CHUNK = 128  # rows: even, and fixed, so that the result does not depend on the number of threads
 PARTS = 16  # of all rows of all networks, each with sums of its own on the way back
@@ -31,33 +31,34 @@ def able(*, half: bool) -> bool:
     return bool(UNITS.get("avx512f"))
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def packed(weight: Any, out: Any) -> None:
-    """Weights as tiles read them: `weight [M, K, H]` → `out [M, K / P, N, P]`, P neighbours in k side by side.
+    """Weights as tiles read them in bf16: float32 `weight [M, K, H]` → `out [M, K / 2, N, 2]`, k in pairs.
 
-    P is 2 for bf16 and 1 for float32, N ≥ H a multiple of 16: what is beyond H is 0.
+    N ≥ H is a multiple of 16: what is beyond H is 0. Not in parallel: to start threads would take as long.
     """
-    networks, steps, padded, pairs = out.shape
-    width, kind = weight.shape[2], out.dtype.type(0)
-    for at in prange(networks * steps):
-        own, to = weight[at // steps], out[at // steps, at % steps]
-        for h in range(width):
-            for p in range(pairs):
-                to[h, p] = rounded(own[at % steps * pairs + p, h], kind)
-        to[width:padded, :] = kind
+    networks, steps, padded, _ = out.shape
+    width = weight.shape[2]
+    for at in range(networks * steps):
+        first = weight.ctypes.data + np.uint64(at * 2 * width * 4)
+        to = out.ctypes.data + np.uint64(at * padded * 4)
+        paired(first, first + np.uint64(width * 4), width, padded // LANES, to)
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def turned(weight: Any, out: Any) -> None:
-    """The same for the way back: `weight [M, K, H]` → `out [M, N / P, K, P]`, P neighbours in h side by side."""
+    """The same for the way back: `weight [M, K, H]` float32 → `out [M, N / P, K, P]`, P neighbours in h side by side.
+
+    P is 2 for bf16 and 1 for float32.
+    """
     networks, steps, inputs, pairs = out.shape
     width, kind = weight.shape[2], out.dtype.type(0)
-    for at in prange(networks * steps):
-        own, to = weight[at // steps], out[at // steps, at % steps]
-        for p in range(pairs):
-            h = at % steps * pairs + p
-            for k in range(inputs):
-                to[k, p] = rounded(own[k, h], kind) if h < width else kind
+    for m in range(networks):
+        for h in range(0, width, LANES):
+            for k in range(0, inputs, LANES):
+                block = weight.ctypes.data + np.uint64(((m * inputs + k) * width + h) * 4)
+                to = out.ctypes.data + np.uint64(((m * steps + h // pairs) * inputs + k) * 4)
+                transposed(block, width * 4, width - h, to, inputs * 4, kind)
 
 
 @njit(parallel=True, cache=True, nogil=True)

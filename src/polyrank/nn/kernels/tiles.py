@@ -23,10 +23,14 @@ from polyrank.nn.kernels.llvm import (
     VECTOR,
     ZERO,
     apart,
+    exchanged,
+    halved,
     integer,
     load,
+    load_first,
     loop,
     multiply_add,
+    shuffled,
     splat,
     store,
 )
@@ -156,7 +160,7 @@ def interleaved(typing: Any, first: Any, second: Any, present: Any, vectors: Any
             low, high = (builder.zext(_load(builder, builder.add(a, shift), HALVES), LANE) for a in (first, second))
             both = builder.or_(low, builder.and_(builder.shl(high, ir.Constant(LANE, [16] * LANES)), mask))
             at = builder.add(out, builder.mul(index, integer(BYTES)))
-            builder.store(both, builder.inttoptr(at, LANE.as_pointer())).align = 4
+            _store(builder, both, at)
             return []
 
         loop(builder, vectors, [], step)
@@ -164,6 +168,72 @@ def interleaved(typing: Any, first: Any, second: Any, present: Any, vectors: Any
 
     u, i = types.uintp, types.intp
     return types.void(u, u, i, i, u), body
+
+
+@intrinsic
+def paired(typing: Any, first: Any, second: Any, width: Any, vectors: Any, out: Any) -> Any:
+    """out[i] ← (first[i], second[i]), float32 rounded to bf16 side by side, for `vectors` · 16 numbers.
+
+    Both rows are 0 from `width` on.
+    """
+    side_by_side = [lane + row * LANES for lane in range(LANES) for row in range(2)]
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second, width, vectors, out = arguments
+
+        def step(index: Any, nothing: list[Any]) -> list[Any]:
+            shift, left = builder.mul(index, integer(BYTES)), builder.sub(width, builder.mul(index, integer(LANES)))
+            low, high = (halved(builder, load_first(builder, builder.add(a, shift), left)) for a in (first, second))
+            _store(builder, shuffled(builder, low, high, side_by_side), builder.add(out, shift))
+            return []
+
+        loop(builder, vectors, [], step)
+        return context.get_dummy_value()
+
+    u, i = types.uintp, types.intp
+    return types.void(u, u, i, i, u), body
+
+
+@intrinsic
+def transposed(typing: Any, rows: Any, row_apart: Any, width: Any, out: Any, out_apart: Any, kind: Any) -> Any:
+    """out[h] ← (rows[0][h], …, rows[15][h]) for h < 16, as `kind`; in bf16 out[h / 2] holds pairs of neighbours in h.
+
+    Of the rows, float32, only what is below `width` is read: the rest is 0.
+    """
+    half = kind == types.uint16
+
+    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, row_apart, width, out, out_apart, _ = arguments
+        places = [builder.add(rows, builder.mul(row_apart, integer(r))) for r in range(LANES)]
+        block = [load_first(builder, place, width) for place in places]
+        if half:  # two rows' pairs in one vector, those of row r + 8 above those of row r
+            held = [halved(builder, row) for row in block]
+            both = zip(held[: LANES // 2], held[LANES // 2 :], strict=True)
+            block = [builder.bitcast(shuffled(builder, *two, list(range(2 * LANES))), LANE) for two in both]
+        for r, row in enumerate(_turned(builder, block)):
+            _store(builder, row, builder.add(out, builder.mul(out_apart, integer(r))))
+        return context.get_dummy_value()
+
+    u, i = types.uintp, types.intp
+    return types.void(u, i, i, u, i, kind), body
+
+
+def _turned(builder: Any, block: list[Any]) -> list[Any]:
+    """N vectors of sixteen lanes, N = 8 or 16: each N × N of their lanes transposed, by halves of halves.
+
+    Step d = 1, 2, …, N / 2 swaps bit d of a number's row with that bit of its lane.
+    """
+    block, distance = list(block), 1
+    while distance < len(block):
+        for r in range(len(block)):
+            if not r & distance:
+                block[r], block[r + distance] = exchanged(builder, block[r], block[r + distance], distance)
+        distance *= 2
+    return block
+
+
+def _store(builder: Any, vector: Any, address: Any) -> None:
+    builder.store(vector, builder.inttoptr(address, vector.type.as_pointer())).align = 4
 
 
 def _tile(

@@ -84,29 +84,6 @@ def add_multiple(typing: Any, out: Any, rows: Any, scalar: Any, vectors: Any, ki
 
 
 @intrinsic
-def add_product(typing: Any, out: Any, rows: Any, scalar: Any, factors: Any, vectors: Any, kind: Any) -> Any:
-    """out ← out + scalar · factors ⊙ row, `vectors` × 16 numbers; the row is held in `kind`, the others float32."""
-    half = kind == types.uint16
-
-    def body(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, row, scalar, factors, vectors, _ = arguments
-        scale = splat(builder, scalar, VECTOR)
-
-        def step(index: Any, nothing: list[Any]) -> list[Any]:
-            shift = builder.mul(index, integer(BYTES))
-            at = builder.add(out, shift)
-            added = load(builder, builder.add(row, builder.mul(index, integer(apart(half)))), half=half)
-            factor = builder.fmul(scale, load(builder, builder.add(factors, shift)))
-            store(builder, multiply_add(builder, factor, added, load(builder, at)), at)
-            return []
-
-        loop(builder, vectors, [], step)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp, types.float32, types.uintp, types.intp, kind), body
-
-
-@intrinsic
 def hold(typing: Any, out: Any, row: Any, vectors: Any, kind: Any) -> Any:
     """out ← row, both of `vectors` × 16 numbers; the row is float32, out is held in `kind`."""
     half = kind == types.uint16
