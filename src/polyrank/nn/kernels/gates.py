@@ -30,21 +30,22 @@ def mix(experts: Any, strides: Any, logits: Any, starts: Any, members: Any, weig
         out: `[I, B, H]`, written.
     """
     gates, rows, width = out.shape
-    vectors, kind, size = width // LANES, out.dtype.type(0), np.uint64(out.itemsize)
+    vectors, kind, size, each = width // LANES, out.dtype.type(0), np.uint64(out.itemsize), len(members)
     for chunk in prange((rows + _CHUNK - 1) // _CHUNK):
         begin, end = chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)
         for b in range(begin, end):  # before they are read: a vector that was just stored in part is slow to read
             for i in range(gates):
-                shift, count = np.uint64(starts[i] * 4), starts[i + 1] - starts[i]
-                softmax(logits[b].ctypes.data + shift, count, weights[b].ctypes.data + shift)
-        places = _places(experts, strides, members, begin)
+                shift = np.uint64((b * each + starts[i]) * 4)
+                softmax(logits.ctypes.data + shift, starts[i + 1] - starts[i], weights.ctypes.data + shift)
+        places, steps = _places(experts, strides, members, begin)
         for b in range(begin, end):
             for i in range(gates):
-                own, shares = places[starts[i] :].ctypes.data, weights[b].ctypes.data + np.uint64(starts[i] * 4)
+                own = places.ctypes.data + np.uint64(starts[i] * 8)
+                shares = weights.ctypes.data + np.uint64((b * each + starts[i]) * 4)
                 to = out.ctypes.data + np.uint64((i * rows + b) * width) * size
                 weighted(own, shares, starts[i + 1] - starts[i], vectors, to, kind)
-            for k in range(len(members)):
-                places[k] += np.uint64(strides[members[k]])
+            for k in range(len(places)):
+                places[k] += steps[k]
 
 
 @njit(parallel=True, cache=True, nogil=True)
@@ -63,49 +64,58 @@ def mix_back(
         logit_gradient: `[B, L]` float32, written.
     """
     gates, rows, width = gradient.shape
-    vectors, kind, size = width // LANES, gradient.dtype.type(0), np.uint64(gradient.itemsize)
+    vectors, kind, size, each = width // LANES, gradient.dtype.type(0), np.uint64(gradient.itemsize), len(members)
     begins, seen, seers = _by_expert(starts, members, len(to))
     for chunk in prange((rows + _CHUNK - 1) // _CHUNK):
         begin, end = chunk * _CHUNK, min(rows, (chunk + 1) * _CHUNK)
-        places = _places(experts, strides, members, begin)
+        places, steps = _places(experts, strides, members, begin)
         slopes = np.empty((end - begin, len(places)), np.float32)
-        given, shares = np.empty(len(seen), np.uint64), np.empty(len(seen), np.float32)
-        shown = np.empty(len(seen) if len(masks) else 0, np.uint64)
+        given, shares = np.empty(each, np.uint64), np.empty(each, np.float32)
+        shown = np.empty(each if len(masks) else 0, np.uint64)
+        for j in range(each):
+            given[j] = gradient.ctypes.data + np.uint64((seers[j] * rows + begin) * width) * size
         for j in range(len(shown)):
-            shown[j] = masks[seen[j]].ctypes.data
+            shown[j] = masks.ctypes.data + np.uint64(seen[j] * width * 4)
         for b in range(begin, end):
             for i in range(gates):
                 row = gradient.ctypes.data + np.uint64((i * rows + b) * width) * size
                 for k in range(starts[i], starts[i + 1], FOUR):  # those too many are the next gate's, which come later
-                    four_dots(row, places[k:].ctypes.data, vectors, slopes[b - begin, k:].ctypes.data, kind)
-            for k in range(len(members)):
-                places[k] += np.uint64(strides[members[k]])
-            for j in range(len(seen)):
-                given[j] = gradient.ctypes.data + np.uint64((seers[j] * rows + b) * width) * size
+                    found = slopes.ctypes.data + np.uint64(((b - begin) * len(places) + k) * 4)
+                    four_dots(row, places.ctypes.data + np.uint64(k * 8), vectors, found, kind)
+            for k in range(len(places)):
+                places[k] += steps[k]
+            for j in range(each):
                 shares[j] = weights[b, seen[j]]
             for e in range(len(to)):
                 row, count = to[e] + np.uint64(b * to_strides[e]), begins[e + 1] - begins[e]
-                own, scales = given[begins[e] :].ctypes.data, shares[begins[e] :].ctypes.data
+                own = given.ctypes.data + np.uint64(begins[e] * 8)
+                scales = shares.ctypes.data + np.uint64(begins[e] * 4)
                 if len(masks):
-                    weighted_masked(own, scales, shown[begins[e] :].ctypes.data, count, vectors, row, kind)
+                    masked = shown.ctypes.data + np.uint64(begins[e] * 8)
+                    weighted_masked(own, scales, masked, count, vectors, row, kind)
                 else:
                     weighted(own, scales, count, vectors, row, kind)
+            for j in range(each):
+                given[j] += np.uint64(width) * size
         for b in range(begin, end):
             for i in range(gates):
-                shift, count = np.uint64(starts[i] * 4), starts[i + 1] - starts[i]
-                found = slopes[b - begin].ctypes.data + shift
-                softmax_back(weights[b].ctypes.data + shift, found, count, logit_gradient[b].ctypes.data + shift)
+                found = slopes.ctypes.data + np.uint64(((b - begin) * len(places) + starts[i]) * 4)
+                shift, count = np.uint64((b * each + starts[i]) * 4), starts[i + 1] - starts[i]
+                softmax_back(weights.ctypes.data + shift, found, count, logit_gradient.ctypes.data + shift)
 
 
 @njit(cache=True, nogil=True)
 def _places(experts: Any, strides: Any, members: Any, row: int) -> Any:
-    """Where the expert of each logit has a row; and again the last one, so that four are there from every one on."""
+    """Where the expert of each logit has a row, and how far the next one is.
+
+    The last one's stands there more often, so that there are four from each on.
+    """
     count = len(members)
-    places = np.empty(count + FOUR - 1, np.uint64)
+    places, steps = np.empty(count + FOUR - 1, np.uint64), np.empty(count + FOUR - 1, np.uint64)
     for k in range(len(places)):
         e = members[min(k, count - 1)]
-        places[k] = experts[e] + np.uint64(row * strides[e])
-    return places
+        places[k], steps[k] = experts[e] + np.uint64(row * strides[e]), np.uint64(strides[e])
+    return places, steps
 
 
 @njit(cache=True, nogil=True)
