@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -185,6 +186,8 @@ class Level(nn.Module):
         self.starts = list(accumulate((len(gate) for gate in self.gates), initial=0))
         assert self.starts[-1] == sum(logits for _, logits in groups), "every gate logit belongs to a gate"
         self.out_width = widths[-1]
+        # For the kernels: where each gate's logits begin, and the expert of each logit.
+        self.plan = np.array(self.starts, np.int64), np.array([e for gate in self.gates for e in gate], np.int64)
         self.masks: Tensor | None = None
 
     @contextmanager

@@ -145,12 +145,12 @@ class _Level(torch.autograd.Function):
             for group, own, read in zip(level.groups, _split(level, parameters), x, strict=True):
                 traces.append(_group_forward(group, own, read, small, kind))
             found = [trace.experts(group) for trace, group in zip(traces, level.groups, strict=True)]
-            logits = torch.cat([_logits(t.first, g) for t, g in zip(traces, level.groups, strict=True)], dim=1).float()
+            parts = [_logits(t.first, g) for t, g in zip(traces, level.groups, strict=True)]
+            logits = (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]).float().contiguous()
             if level.gates:
                 mixed = torch.empty(len(level.gates), x.shape[1], level.out_width, dtype=kind)
                 weights = torch.empty_like(logits)
-                plan = _plan(level)
-                gates.mix(*_addresses(found), logits.numpy(), *plan, weights.numpy(), stacked.held(mixed))
+                gates.mix(*_addresses(found), logits.numpy(), *level.plan, weights.numpy(), stacked.held(mixed))
             else:
                 mixed, weights = torch.cat(found), logits
         ctx.level, ctx.small, ctx.traces, ctx.found, ctx.weights = level, small, traces, found, weights
@@ -173,7 +173,7 @@ class _Level(torch.autograd.Function):
         if level.gates:
             slopes = torch.empty_like(ctx.weights)
             masks = np.empty((0, 0), np.float32) if level.masks is None else level.masks.numpy()
-            arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *_plan(level), masks)
+            arguments = (*_addresses(ctx.found), ctx.weights.numpy(), *level.plan, masks)
             gates.mix_back(*arguments, stacked.held(gradient.contiguous()), *_addresses(targets), slopes.numpy())
         else:
             slopes = torch.zeros_like(ctx.weights)
@@ -295,12 +295,6 @@ def _split(level: Any, parameters: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     counts = [len(_parameters(group)) for group in level.groups]
     ends = np.cumsum(counts)
     return [parameters[end - count : end] for count, end in zip(counts, ends, strict=True)]
-
-
-def _plan(level: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Where each gate's logits begin, and the expert of each logit."""
-    members = [expert for gate in level.gates for expert in gate]
-    return np.array(level.starts, np.int64), np.array(members, np.int64)
 
 
 def _addresses(experts: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -92,17 +92,13 @@ def last_back(read: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, T
 
 def run(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout) -> Layer:
     """A layer: `[M, B, K]`, `[M, K, H]` → `[M, B, ≥ H]`; those with a bias, `[M, ≤ H]`, pass a ReLU and dropout."""
-    networks, inputs, width = weight.shape
+    networks, _, width = weight.shape
     rectified = bias.shape[1]
     x = x if x.stride(2) == 1 else x.contiguous()
     if _suits(x, weight, rectified):
-        padded = -(-width // LANES) * LANES
-        output = torch.empty(networks, x.shape[1], padded, dtype=x.dtype)
-        matrix = _packed(weight, padded, x.dtype)
-        products.layer(
-            networks, x.shape[1], inputs, padded, rectified, *_place(x), matrix.data_ptr(), bias.data_ptr(),
-            output.data_ptr(), kind(x),
-        )  # fmt: skip
+        output = torch.empty(networks, x.shape[1], -(-width // LANES) * LANES, dtype=x.dtype)
+        parameters = weight.contiguous().numpy(), bias.numpy()
+        products.layer(x.shape[1], *_place(x), *parameters, output.data_ptr(), kind(x))
     else:
         output = torch.bmm(x, weight.to(x.dtype))
         rectify(output, bias)
@@ -124,16 +120,12 @@ def run_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None = N
     if not _suits(x, weight, layer.rectified):
         bias = rectify_back(gradient, output, scale, layer.rectified)
         return product(x, gradient), bias, torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2), out=to)
-    rows, padded, pairs = x.shape[1], output.shape[2], 4 // x.itemsize
-    matrix = torch.empty(networks, padded // pairs, inputs, pairs, dtype=x.dtype)
-    products.turned(weight.contiguous().numpy(), held(matrix))
+    rows = x.shape[1]
     to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
-    parts = max(1, min(-(-products.PARTS // networks), -(-rows // products.CHUNK)))
-    sums = torch.empty(networks, parts, inputs + 1, padded)
     own, bias = torch.empty(networks, inputs, width), torch.empty(networks, layer.rectified)
     products.layer_back(
-        networks, rows, inputs, padded, layer.rectified, *_place(x), matrix.data_ptr(), output.data_ptr(),
-        np.float32(scale), gradient.data_ptr(), *_place(to), sums.numpy(), own.numpy(), bias.numpy(), kind(x),
+        rows, *_place(x), weight.contiguous().numpy(), output.data_ptr(), np.float32(scale), gradient.data_ptr(),
+        *_place(to), own.numpy(), bias.numpy(), kind(x),
     )  # fmt: skip
     return own, bias, to
 
@@ -146,20 +138,6 @@ def _suits(x: Tensor, weight: Tensor, rectified: int) -> bool:
         and weight.shape[1] * weight.shape[2] <= _LARGEST
         and products.able(half=x.dtype != torch.float32)
     )
-
-
-def _packed(weight: Tensor, padded: int, dtype: torch.dtype) -> Tensor:
-    """Weights `[M, K, H]` as the kernels read them, with N = `padded` outputs; float32 of as many are read as they are.
-
-    Returns:
-        bf16 `[M, K / 2, N, 2]`, neighbours in k in pairs, or float32 `[M, K, N]`; 0 beyond H.
-    """
-    networks, inputs, width = weight.shape
-    if dtype == torch.float32:
-        return torch.nn.functional.pad(weight, (0, padded - width)) if width < padded else weight.contiguous()
-    matrix = torch.empty(networks, inputs // 2, padded, 2, dtype=dtype)
-    products.packed(weight.contiguous().numpy(), held(matrix))
-    return matrix
 
 
 def _place(values: Tensor) -> tuple[int, int, int]:

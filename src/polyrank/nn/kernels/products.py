@@ -62,37 +62,37 @@ def turned(weight: Any, out: Any) -> None:
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def layer(
-    networks: int, rows: int, inputs: int, width: int, rectified: int, read: Any, apart: int, row_apart: int,
-    weight: Any, bias: Any, out: Any, kind: Any,
-) -> None:  # fmt: skip
-    """out ← act(x W + bias), act is max(·, 0) on the first `rectified` outputs; the others have no bias either.
+def layer(rows: int, read: Any, apart: int, row_apart: int, weight: Any, bias: Any, out: Any, kind: Any) -> None:
+    """out ← act(x W + bias), act is max(·, 0) on those outputs that have a bias.
 
     Args:
-        networks: M.
         rows: B.
-        inputs: K.
-        width: H.
-        rectified: a multiple of 16 too.
         read: x, `[M, B, K]`.
         apart: from one network's x to the next.
         row_apart: from one row of x to the next.
-        weight: what `packed` makes of it.
-        bias: `[M, rectified]` float32.
-        out: `[M, B, H]`, written.
+        weight: `[M, K, H]`.
+        bias: `[M, ≤ H, a multiple of 16]`, of the first outputs.
+        out: `[M, B, N]`, written, N the multiple of 16 from H on.
         kind: as what x and out are held.
     """
-    size = size_of(kind)
-    read, weight, bias, out = np.uint64(read), np.uint64(weight), np.uint64(bias), np.uint64(out)
+    size, rectified = size_of(kind), bias.shape[1]
+    networks, inputs, outputs = weight.shape
+    width = (outputs + LANES - 1) // LANES * LANES
+    read, out = np.uint64(read), np.uint64(out)
     steps, chunks = inputs * size // 4, (rows + CHUNK - 1) // CHUNK
+    pairs = np.empty((networks if size == 2 else 0, steps, width, 2), np.uint16)
+    packed(weight, pairs)
+    filled = np.zeros((networks if size == 4 and outputs < width else 0, inputs, width), np.float32)
+    filled[:, :, :outputs] = weight[: len(filled)]
     for at in prange(networks * chunks):
         m, begin = at // chunks, at % chunks * CHUNK
         end = min(rows, begin + CHUNK)
+        tiles = pairs.ctypes.data if size == 2 else filled.ctypes.data if len(filled) else weight.ctypes.data
         first = 0
         while first < width:
             vectors = min(VECTORS, ((rectified if first < rectified else width) - first) // LANES)
-            right = weight + np.uint64((m * steps * width + first) * 4)
-            shift = bias + np.uint64((m * rectified + first) * 4)
+            right = tiles + np.uint64((m * steps * width + first) * 4)
+            shift = bias.ctypes.data + np.uint64((m * rectified + first) * 4)
             b = begin
             while b < end:
                 several = ROWS if end - b >= ROWS else 1
@@ -110,38 +110,39 @@ def layer(
 
 @njit(parallel=True, cache=True, nogil=True)
 def layer_back(
-    networks: int, rows: int, inputs: int, width: int, rectified: int, read: Any, apart: int, row_apart: int,
-    weight: Any, values: Any, scale: Any, gradient: Any, to: Any, to_apart: int, to_row_apart: int, sums: Any,
-    weight_gradient: Any, bias_gradient: Any, kind: Any,
+    rows: int, read: Any, apart: int, row_apart: int, weight: Any, values: Any, scale: Any, gradient: Any, to: Any,
+    to_apart: int, to_row_apart: int, weight_gradient: Any, bias_gradient: Any, kind: Any,
 ) -> None:  # fmt: skip
     """Gradients of `layer`, after dropout of the rectified outputs.
 
     Args:
-        networks: and `rows`, `inputs`, `width`, `rectified`, `read`, `apart`, `row_apart`, `kind` as of `layer`.
-        rows: B.
-        inputs: K.
-        width: H.
-        rectified: so many outputs passed a ReLU.
+        rows: and `read`, `apart`, `row_apart`, `weight`, `kind` as of `layer`.
         read: x.
         apart: from one network's x to the next.
         row_apart: from one row of x to the next.
-        weight: what `turned` makes of it.
-        values: `[M, B, H]` what the layer gave, after dropout.
+        weight: W.
+        values: `[M, B, N]` what the layer gave, after dropout.
         scale: what dropout multiplied the rectified ones with, 1 without.
-        gradient: `[M, B, H]` with respect to them; held as they are.
+        gradient: `[M, B, N]` with respect to them; held as they are.
         to: `[M, B, K]`, written: with respect to x; held as it is.
         to_apart: from one network's part of it to the next.
         to_row_apart: from one row of it to the next.
-        sums: `[M, parts, K + 1, H]` float32, changed.
-        weight_gradient: `[M, K, ≤ H]` float32, written.
-        bias_gradient: `[M, rectified]` float32, written.
+        weight_gradient: `[M, K, H]` float32, written.
+        bias_gradient: `[M, ≤ H]` float32, written, of those outputs that passed a ReLU.
         kind: as what activations are held.
     """
-    size, pairs = size_of(kind), 4 // size_of(kind)
-    read, weight, values, gradient = np.uint64(read), np.uint64(weight), np.uint64(values), np.uint64(gradient)
+    size, pairs, rectified = size_of(kind), 4 // size_of(kind), bias_gradient.shape[1]
+    networks, inputs, outputs = weight.shape
+    width = (outputs + LANES - 1) // LANES * LANES
+    read, values, gradient = np.uint64(read), np.uint64(values), np.uint64(gradient)
     to, positive = np.uint64(to), np.ones(width * size, np.uint8)  # numbers above 0: they stand in where is no ReLU
-    parts, chunks = sums.shape[1], (rows + CHUNK - 1) // CHUNK
-    wide, across = width // LANES, inputs // LANES
+    wide, across, chunks = width // LANES, inputs // LANES, (rows + CHUNK - 1) // CHUNK
+    parts = max(1, min((PARTS + networks - 1) // networks, chunks))
+    sums = np.empty((networks, parts, inputs + 1, width), np.float32)
+    halves = np.empty((networks if size == 2 else 0, width // 2, inputs, 2), np.uint16)
+    floats = np.empty((networks if size == 4 else 0, width, inputs, 1), np.float32)
+    turned(weight[: len(halves)], halves)
+    turned(weight[: len(floats)], floats)
     for at in prange(networks * parts):
         m, part = at // parts, at % parts
         sum_at = sums[m, part].ctypes.data
@@ -149,10 +150,12 @@ def layer_back(
         clear(sum_at, (inputs + 1) * wide)
         # The gradient of what the ReLU was given; and in bf16 this and x with two rows' numbers side by side.
         own = np.empty(CHUNK * (2 * width + inputs) * size, np.uint8)
-        cut_at = own.ctypes.data
-        cut_pairs_at = cut_at + np.uint64(CHUNK * width * size)
-        read_pairs_at = cut_at + np.uint64(2 * CHUNK * width * size)
         for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
+            cut_at = np.uint64(
+                own.ctypes.data
+            )  # in the loop: numba may free an array after the last place that names it
+            cut_pairs_at = cut_at + np.uint64(CHUNK * width * size)
+            read_pairs_at = cut_at + np.uint64(2 * CHUNK * width * size)
             begin = chunk * CHUNK
             many = min(rows, begin + CHUNK) - begin
             place = np.uint64((m * rows + begin) * width * size)
@@ -166,7 +169,8 @@ def layer_back(
                     cut(given + beyond, ones, _ONE, more, out + beyond, total_at + np.uint64(rectified * 4), kind)
             for first in range(0, inputs, VECTORS * LANES):
                 vectors = min(VECTORS, (inputs - first) // LANES)
-                right = weight + np.uint64(m * width * inputs * size + first * 4)
+                tiles = halves.ctypes.data if size == 2 else floats.ctypes.data
+                right = tiles + np.uint64(m * width * inputs * size + first * 4)
                 b = 0
                 while b < many:
                     several = ROWS if many - b >= ROWS else 1
