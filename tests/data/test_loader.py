@@ -133,12 +133,45 @@ def test_an_epoch_that_is_left_early_leaves_no_thread() -> None:
             assert not thread.is_alive()
 
 
-@pytest.mark.parametrize(("rows", "depth"), [(100, 2), (1000, 6), (2000, 12), (4100, 2)])
-def test_a_share_of_a_window_waits_as_batches(rows: int, depth: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "run_bytes", "depth", "run"),
+    [
+        (100, 2**21, 2, 1),
+        (1000, 2**21, 6, 3),  # of a window of many a sixteenth, in whole batches of 10; half of it is a run
+        (2000, 2**21, 12, 6),
+        (2000, 4 * 160, 12, 4),  # a row is 4 + 4 + 8 bytes
+        (2000, 0, 12, 1),
+        (4100, 2**21, 24, 12),  # of the only window two runs, a sixteenth at most
+        (4100, 4 * 160, 8, 4),
+        (4100, 160 - 1, 2, 1),  # two batches at least
+    ],
+)
+def test_a_share_of_a_window_waits_as_batches(
+    monkeypatch: pytest.MonkeyPatch, rows: int, run_bytes: int, depth: int, run: int
+) -> None:
+    monkeypatch.setattr(loader_module, "_RUN_BYTES", run_bytes)
     loader = Loader(SCHEMA, _data(4096), 10, block_rows=100, window_rows=rows)
     with loader.epoch(0) as batches:
-        # Of a window of many a sixteenth, in whole batches of 10; of the only window no more than two.
         assert batches._shared.depth == depth
+        assert batches._shared.enough == depth - run
+
+
+@pytest.mark.parametrize(("window", "depth", "run"), [(1600, 24, 12), (480, 10, 5), (320, 6, 3)])
+def test_runs_leave_batches_as_they_are(window: int, depth: int, run: int) -> None:
+    """Windows end within runs, with a shorter batch; an epoch can be taken up anywhere in a run."""
+    loader = Loader(SCHEMA, _data(1590), 3 if window < 1600 else 4, 7, block_rows=32, window_rows=window)
+    expected = [
+        batch
+        for index, (blocks, rows) in enumerate(loader._windows(1))
+        for batch in loader._window(blocks, loader._generator(1, index + 1).permutation(rows))
+    ]
+
+    for start in [*range(2 * depth + 2), len(expected) - 1, len(expected), len(expected) + 1]:
+        with loader.epoch(1, start) as batches:
+            assert (batches._shared.depth, batches._shared.enough) == (depth, depth - run)
+            found = list(batches)
+        assert len(found) == len(expected[start:])
+        assert all(_same(one, two) for one, two in zip(found, expected[start:], strict=True))
 
 
 def test_parts_of_a_batch_are_its_rows() -> None:

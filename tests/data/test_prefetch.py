@@ -47,9 +47,9 @@ class _Counting:
             self.closed_by = threading.current_thread().name
 
 
-@pytest.mark.parametrize("depth", [1, 2, 7, 1000])
-def test_all_items_in_order_and_then_the_end(depth: int) -> None:
-    items = prefetched(iter(range(500)), depth)
+@pytest.mark.parametrize(("depth", "run"), [(1, 1), (2, 1), (2, 2), (7, 1), (7, 3), (7, 7), (1000, 1), (1000, 400)])
+def test_all_items_in_order_and_then_the_end(depth: int, run: int) -> None:
+    items = prefetched(iter(range(500)), depth, run)
 
     assert list(items) == list(range(500))
     assert list(items) == []
@@ -70,6 +70,12 @@ def test_any_iterable_and_none_at_all() -> None:
 def test_at_least_one_item_ahead() -> None:
     with pytest.raises(ValueError, match="depth must be 1 or more, not 0"):
         prefetched([1], 0)
+
+
+@pytest.mark.parametrize("run", [0, 4])
+def test_a_run_is_of_items_ahead(run: int) -> None:
+    with pytest.raises(ValueError, match=f"run must be from 1 to depth, which is 3, not {run}"):
+        prefetched([1], 3, run)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3)])
@@ -114,11 +120,24 @@ def test_no_more_than_depth_items_are_ahead(depth: int) -> None:
             assert next(made) == taken
 
 
+@pytest.mark.parametrize(("depth", "run"), [(2, 2), (5, 2), (6, 6)])
+def test_the_thread_goes_on_when_a_run_is_missing(depth: int, run: int) -> None:
+    counting = _Counting()
+    with prefetched(counting.items(), depth, run) as made:
+        for taken in range(20):
+            ahead = depth + taken // run * run
+            left = depth - taken % run  # all that was made is there, and the thread waits
+            _wait_for(lambda ahead=ahead, left=left: (counting.made, len(made._shared.made)) == (ahead, left))
+            time.sleep(0.002)
+            assert counting.made == ahead
+            assert next(made) == taken
+
+
 def test_what_was_taken_is_not_held() -> None:
     class Item:
         pass
 
-    with prefetched((Item() for _ in range(50)), 3) as made:
+    with prefetched((Item() for _ in range(50)), 3, 2) as made:
         for _ in range(40):
             item = next(made)
             reference = weakref.ref(item)

@@ -20,6 +20,7 @@ WINDOW_ROWS = 524_288
 WINDOW_BYTES = 96 * 2**20
 
 _AHEAD = 16  # the share of a window, 1 / 16, that waits as batches while the next window is read
+_RUN_BYTES = 2 * 2**20  # of batches that the thread makes at a time
 
 Blocks = list[tuple[int, int]]  # the first row of each, and one past its last
 
@@ -99,8 +100,9 @@ class Loader:
     `window_bytes`, but never less than a block. The order depends on (seed, epoch) and the data's shape alone. Each
     window ends with a shorter batch.
 
-    There is one window at a time: its last sixteenth has been taken out as batches when it goes, and while these are
-    trained on, the next one is read.
+    There is one window at a time: its last sixteenth (less a run: the thread makes batches in runs, of `_RUN_BYTES` and
+    half a sixteenth at most) has been taken out as batches when it goes, and while these are trained on, the next one
+    is read. Of the only window no more than two runs wait, or two batches.
     """
 
     schema: Schema
@@ -124,8 +126,10 @@ class Loader:
     def epoch(self, number: int, start: int = 0) -> Prefetched[Batch]:
         """Shuffled batches of epoch `number` from batch `start` on: those that an epoch begun at 0 gives there."""
         windows = self._windows(number)
-        ahead = windows[0][1] // (_AHEAD * self.batch_size) if len(windows) > 1 else 0
-        return prefetched(self._shuffled(windows, number, start), max(2, ahead))
+        ahead = windows[0][1] // (_AHEAD * self.batch_size)
+        run = max(1, min(ahead // 2, _RUN_BYTES // (self.batch_size * self._row_bytes)))
+        depth = max(2, ahead if len(windows) > 1 else 2 * run)
+        return prefetched(self._shuffled(windows, number, start), depth, run)
 
     def in_order(self) -> Prefetched[Batch]:
         """All rows in file order, in batches."""
@@ -152,10 +156,13 @@ class Loader:
         starts = np.arange(0, self.data.rows, self.block_rows)
         shuffled = self._generator(epoch, 0).permutation(starts).tolist()
         blocks = [(first, min(first + self.block_rows, self.data.rows)) for first in shuffled]
-        row_bytes = sum(array.itemsize * array.shape[1] for array in self._parts().values())
-        size = max(1, min(self.window_rows, self.window_bytes // row_bytes) // self.block_rows)
+        size = max(1, min(self.window_rows, self.window_bytes // self._row_bytes) // self.block_rows)
         windows = [blocks[i : i + size] for i in range(0, len(blocks), size)]
         return [(window, sum(end - first for first, end in window)) for window in windows]
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(array.itemsize * array.shape[1] for array in self._parts().values())
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, stream])

@@ -23,12 +23,17 @@ class Prefetched(Iterator[T], Generic[T]):
         items: iterated, and closed if it is a generator, in the thread. It should spend its time where Python's global
             lock is released: in reading, Arrow and numpy.
         depth: how many items may be ahead of the consumer, the one in the making included.
+        run: how many of these the consumer must have taken before a thread that had made them all goes on. Where
+            items are small a thread that wakes for each costs the consumer more than the items do: it takes a
+            processor from the threads of a parallel operation, which then wait for one another.
     """
 
-    def __init__(self, items: Iterable[T], depth: int = 2) -> None:
+    def __init__(self, items: Iterable[T], depth: int = 2, run: int = 1) -> None:
         if depth < 1:
             raise ValueError(f"depth must be 1 or more, not {depth}")
-        self._shared: _Shared[T] = _Shared(depth)
+        if not 1 <= run <= depth:
+            raise ValueError(f"run must be from 1 to depth, which is {depth}, not {run}")
+        self._shared: _Shared[T] = _Shared(depth, run)
         self._thread = threading.Thread(
             target=_produce, args=(self._shared, iter(items)), name="polyrank-prefetch", daemon=True
         )
@@ -63,16 +68,16 @@ class Prefetched(Iterator[T], Generic[T]):
         self.close()
 
 
-def prefetched(items: Iterable[T], depth: int = 2) -> Prefetched[T]:
+def prefetched(items: Iterable[T], depth: int = 2, run: int = 1) -> Prefetched[T]:
     """`items`, made ahead: see `Prefetched`."""
-    return Prefetched(items, depth)
+    return Prefetched(items, depth, run)
 
 
 class _Shared(Generic[T]):
     """What consumer and thread share: a bounded queue, how it ended, and who no longer cares."""
 
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
+    def __init__(self, depth: int, run: int) -> None:
+        self.depth, self.enough = depth, depth - run
         self.made: deque[T] = deque()
         self.changed = threading.Condition()
         self.ended = self.closed = False
@@ -80,16 +85,18 @@ class _Shared(Generic[T]):
         self.waited = 0.0
 
     def room(self) -> bool:
-        """Wait until one more item may be made; False once nobody wants any."""
+        """Wait until one more item may be made, when all were made until a run is missing; False: nobody wants any."""
         with self.changed:
-            self.changed.wait_for(lambda: self.closed or len(self.made) < self.depth)
+            if len(self.made) == self.depth:
+                self.changed.wait_for(lambda: self.closed or len(self.made) <= self.enough)
             return not self.closed
 
     def put(self, item: T) -> None:
         with self.changed:
             if not self.closed:
                 self.made.append(item)
-                self.changed.notify_all()
+                if len(self.made) == 1:  # who takes waits only where there was none
+                    self.changed.notify_all()
 
     def end(self, error: BaseException | None) -> None:
         with self.changed:
@@ -106,7 +113,8 @@ class _Shared(Generic[T]):
                     self.waited += time.perf_counter() - began
             if self.made:
                 item = self.made.popleft()
-                self.changed.notify_all()
+                if len(self.made) == self.enough:
+                    self.changed.notify_all()
                 return item
             error, self.error = self.error, None
         try:
