@@ -22,7 +22,7 @@ from numba import njit, prange
 from polyrank.nn.kernels import tiles
 from polyrank.nn.kernels.blocks import AHEAD, BLOCK, STEP, cut_rows, gather, gather_add, multiples
 from polyrank.nn.kernels.llvm import LANES
-from polyrank.nn.kernels.vectors import number, prefetch
+from polyrank.nn.kernels.vectors import number, prefetch, room
 
 GROUPS = 16
 _BYTES = 4 * BLOCK
@@ -102,7 +102,8 @@ def project(
         for r in range(begins[c], begins[c + 1]):
             for w in range(width):
                 others[r, w] = tables[r, w] - common[c * width + w]
-    scratch = np.empty((GROUPS, rows + STEP + count + 2, BLOCK), np.float32)
+    deep = rows + STEP + count + 2
+    scratch = room(GROUPS * deep * _BYTES).view(np.float32).reshape(GROUPS, deep, BLOCK)
     tail = np.zeros((across, BLOCK), np.float32)  # weights of the last block, where that is no whole vectors
     for group in prange(GROUPS):
         own = scratch[group]
@@ -197,7 +198,8 @@ def project_back(
     wide = (width + LANES - 1) // LANES * LANES
     kind, held = gradient.dtype.type(0), gradient.itemsize
     rows_of, ends = _rows_of(begins, counts, usual, places, lengths, BLOCK * held)
-    parts, scratch = np.empty((GROUPS, rows, wide), np.float32), np.empty((GROUPS, rows + 2, BLOCK), np.float32)
+    parts = room(GROUPS * rows * wide * 4).view(np.float32).reshape(GROUPS, rows, wide)
+    scratch = room(GROUPS * (rows + 2) * _BYTES).view(np.float32).reshape(GROUPS, rows + 2, BLOCK)
     minus = np.full(1, -1.0, np.float32)
     tail = np.empty((across + count, BLOCK), np.float32)  # of the last block, where that is no whole vectors
     for group in prange(GROUPS):
@@ -205,8 +207,9 @@ def project_back(
         rest, total = base + np.uint64(rows * _BYTES), base + np.uint64((rows + 1) * _BYTES)
         parts[group, :, :] = np.float32(0.0)
         # A block of the weight transposed, with room to read beyond; one of the gradient, and zeros.
-        turned, given = np.zeros(BLOCK * across + wide, np.float32), np.empty((batch + 1, BLOCK), gradient.dtype)
-        given[batch, :] = kind
+        turned, given = room((BLOCK * across + wide) * 4).view(np.float32), room((batch + 1) * BLOCK * held)
+        turned[BLOCK * across :] = np.float32(0.0)
+        given[batch * BLOCK * held :] = 0
         for block in range(group * blocks // GROUPS, (group + 1) * blocks // GROUPS):
             first = block * BLOCK
             vectors, end = min(2, (padded - first) // LANES), min(outputs, first + BLOCK)

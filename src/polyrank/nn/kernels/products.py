@@ -17,7 +17,7 @@ from numba import njit, prange
 
 from polyrank.nn.kernels.llvm import LANES, UNITS
 from polyrank.nn.kernels.tiles import ROWS, VECTORS, activated, added, cut, interleaved, paired, transposed, written
-from polyrank.nn.kernels.vectors import clear, size_of
+from polyrank.nn.kernels.vectors import clear, room, size_of
 
 CHUNK = 128  # rows: even, and fixed, so that the result does not depend on the number of threads
 PARTS = 16  # of all rows of all networks, each with sums of its own on the way back
@@ -80,7 +80,8 @@ def layer(rows: int, read: Any, apart: int, row_apart: int, weight: Any, bias: A
     width = (outputs + LANES - 1) // LANES * LANES
     read, out = np.uint64(read), np.uint64(out)
     steps, chunks = inputs * size // 4, (rows + CHUNK - 1) // CHUNK
-    pairs = np.empty((networks if size == 2 else 0, steps, width, 2), np.uint16)
+    many = networks if size == 2 else 0
+    pairs = room(many * steps * width * 4).view(np.uint16).reshape(many, steps, width, 2)
     packed(weight, pairs)
     filled = np.zeros((networks if size == 4 and outputs < width else 0, inputs, width), np.float32)
     filled[:, :, :outputs] = weight[: len(filled)]
@@ -138,18 +139,21 @@ def layer_back(
     to, positive = np.uint64(to), np.ones(width * size, np.uint8)  # numbers above 0: they stand in where is no ReLU
     wide, across, chunks = width // LANES, inputs // LANES, (rows + CHUNK - 1) // CHUNK
     parts = max(1, min((PARTS + networks - 1) // networks, chunks))
-    sums = np.empty((networks, parts, inputs + 1, width), np.float32)
-    halves = np.empty((networks if size == 2 else 0, width // 2, inputs, 2), np.uint16)
-    floats = np.empty((networks if size == 4 else 0, width, inputs, 1), np.float32)
-    turned(weight[: len(halves)], halves)
-    turned(weight[: len(floats)], floats)
+    sums = (
+        room(networks * parts * (inputs + 1) * width * 4).view(np.float32).reshape(networks, parts, inputs + 1, width)
+    )
+    matrix = room(networks * width * inputs * size)
+    if size == 2:
+        turned(weight, matrix.view(np.uint16).reshape(networks, width // 2, inputs, 2))
+    else:
+        turned(weight, matrix.view(np.float32).reshape(networks, width, inputs, 1))
     for at in prange(networks * parts):
         m, part = at // parts, at % parts
         sum_at = sums[m, part].ctypes.data
         total_at = sum_at + np.uint64(inputs * width * 4)
         clear(sum_at, (inputs + 1) * wide)
         # The gradient of what the ReLU was given; and in bf16 this and x with two rows' numbers side by side.
-        own = np.empty(CHUNK * (2 * width + inputs) * size, np.uint8)
+        own = room(CHUNK * (2 * width + inputs) * size)
         for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
             cut_at = np.uint64(
                 own.ctypes.data
@@ -169,8 +173,7 @@ def layer_back(
                     cut(given + beyond, ones, _ONE, more, out + beyond, total_at + np.uint64(rectified * 4), kind)
             for first in range(0, inputs, VECTORS * LANES):
                 vectors = min(VECTORS, (inputs - first) // LANES)
-                tiles = halves.ctypes.data if size == 2 else floats.ctypes.data
-                right = tiles + np.uint64(m * width * inputs * size + first * 4)
+                right = matrix.ctypes.data + np.uint64(m * width * inputs * size + first * 4)
                 b = 0
                 while b < many:
                     several = ROWS if many - b >= ROWS else 1

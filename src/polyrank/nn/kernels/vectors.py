@@ -9,8 +9,9 @@ activations are held in, says which it is when a kernel is compiled; sums are fl
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 from polyrank.nn.kernels.llvm import (
@@ -33,6 +34,16 @@ from polyrank.nn.kernels.llvm import (
     store,
     widened,
 )
+
+_LINE = 64  # bytes of the cache's
+
+
+@njit(cache=True, nogil=True)
+def room(size: int) -> Any:
+    """`size` bytes, not set, that begin with a line of the cache: a vector that lies on two takes twice as long."""
+    found = np.empty(size + _LINE, np.uint8)
+    first = (_LINE - found.ctypes.data % _LINE) % _LINE
+    return found[first : first + size]
 
 
 @intrinsic
