@@ -1,5 +1,6 @@
 """The input written out is the lookup by hand."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,8 +9,8 @@ from polyrank.nn.inputs import InputColumns, Inputs, Narrow
 
 def narrow_of(tables, begins, ids):
     rows, columns = ids.shape
-    none = torch.zeros(0, dtype=torch.int64)
-    return Narrow(tables, begins, ids, none, none, torch.zeros(rows, columns, dtype=torch.int32), none)
+    none = np.zeros(0, np.int64)
+    return Narrow(tables, begins, ids, none, none, np.zeros((rows, columns), np.int32), none)
 
 
 TABLES = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0], [9.0, 10.0]])

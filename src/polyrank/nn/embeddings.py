@@ -158,7 +158,7 @@ class Embeddings(nn.Module):
             return found
         narrow, wide = taken.narrow, taken.wide
         if narrow is not None and narrow.tables.grad is not None:
-            (rows,) = narrow.counts.numpy().nonzero()
+            (rows,) = narrow.counts.nonzero()
             sums = narrow.tables.grad.numpy().take(rows, axis=0)
             found.append(Touched.of(torch.from_numpy(rows), torch.from_numpy(sums)))
         if wide is not None and wide.grad is not None:
@@ -262,8 +262,8 @@ def _survey(tables: Tensor, begins: Tensor, ids: Tensor) -> Narrow:
     assert _narrow is not None, "small tables are multiplied by compiled kernels alone"
     assert _blocks is not None
     rows, columns = ids.shape
-    counts, usual = torch.empty(len(tables), dtype=torch.int32), torch.empty(columns, dtype=torch.int64)
+    counts, usual = np.empty(len(tables), np.int32), np.empty(columns, np.int64)
     room = columns + -columns % _blocks.STEP
-    places, lengths = torch.empty(rows, room, dtype=torch.int32), torch.empty(rows, dtype=torch.int64)
-    _narrow.survey(*(t.numpy() for t in (begins, ids, counts, usual, places, lengths)))
+    places, lengths = np.empty((rows, room), np.int32), np.empty(rows, np.int64)
+    _narrow.survey(begins.numpy(), ids.numpy(), counts, usual, places, lengths)
     return Narrow(tables, begins, ids, counts, usual, places, lengths)

@@ -202,8 +202,8 @@ def _group_forward(
     else:
         few, x, first = _split_wide(x, weight, kind)
         narrow.project(
-            *_arrays(small.tables, small.begins, weight, bias),
-            *_arrays(small.counts, small.usual, small.places, small.lengths, few), x is not few, stacked.held(first),
+            *_arrays(small.tables, small.begins, weight, bias), small.counts, small.usual, small.places, small.lengths,
+            few.numpy(), x is not few, stacked.held(first),
         )  # fmt: skip
         stacked.drop(first[None], group.hidden, group.dropout)
     layers = stacked.forward(deeper, _by_expert(first, group), group.dropout)
@@ -241,8 +241,8 @@ def _group_backward(
     own, tables, bias = torch.empty_like(weight), torch.empty(small.tables.shape), torch.empty(group.hidden)
     kept = to is not None or x is not few  # whether what the ReLU sends back is read below
     narrow.project_back(
-        *_arrays(small.tables, small.begins, weight, small.counts, small.usual, small.places, small.lengths, few),
-        np.float32(scale), stacked.held(trace.first), stacked.held(first), kept, *_arrays(bias, own, tables),
+        *_arrays(small.tables, small.begins, weight), small.counts, small.usual, small.places, small.lengths,
+        few.numpy(), np.float32(scale), stacked.held(trace.first), stacked.held(first), kept, *_arrays(bias, own, tables),
     )  # fmt: skip
     outputs, wide = weight.shape[1], weight.shape[0] - x.shape[1]
     if x is not few:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +30,10 @@ class Narrow:
     tables: Tensor
     begins: Tensor
     ids: Tensor
-    counts: Tensor
-    usual: Tensor
-    places: Tensor
-    lengths: Tensor
+    counts: np.ndarray
+    usual: np.ndarray
+    places: np.ndarray
+    lengths: np.ndarray
 
     def written(self) -> Tensor:
         """The embeddings, `[B, C·W]`."""

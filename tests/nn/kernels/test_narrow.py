@@ -174,7 +174,7 @@ def test_rows_not_in_the_batch_have_no_gradient():
     ids[:, 2] = ids[:, 2].clamp(max=3)  # rows 4 … 8 of the third table
     narrow = narrow_of(ids, 8)
     found, _ = both(level_of(7 * 8, 2, 16, gates=1), narrow, torch.zeros(BATCH, 0))
-    absent = narrow.counts == 0
+    absent = torch.from_numpy(narrow.counts == 0)
     assert absent[8 + 4 : 8 + 9].all()
     assert not found[2][absent].any()
     assert found[2][~absent].any(dim=1).all()
