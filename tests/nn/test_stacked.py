@@ -363,7 +363,7 @@ class TestLayers:
         read = y = x.double().requires_grad_()
         for weight, bias in zip(exact[::2], exact[1::2], strict=True):
             y = torch.relu(y @ weight + bias)
-        layers = stacked.forward(parameters, x, NONE)
+        layers = stacked.forward([p.detach() for p in parameters], x, NONE)
         assert_near(layers[-1].output, y.detach())
         gradient = torch.randn(y.shape)
         y.backward(gradient.double())
@@ -381,7 +381,7 @@ class TestLayers:
         parameters = self.parameters((32, 48, 80))
         x = torch.randn(NETWORKS, CHUNK + 1, 32).to(kind)
         torch.manual_seed(4)
-        first, second = stacked.forward(parameters, x, dropout)
+        first, second = stacked.forward([p.detach() for p in parameters], x, dropout)
         torch.manual_seed(4)
         expected = stacked.run(x, parameters[0].detach(), parameters[1].detach()[:, 0], dropout)
         assert torch.equal(first.output, expected.output)

@@ -26,7 +26,7 @@ class Layer:
     """What a layer's forward pass leaves for its backward.
 
     Attributes:
-        read: `[M, B, K]`.
+        read: `[M, B, K]`, or `[G, M / G, B, K]`.
         weight: `[M, K, H]` float32.
         output: `[M, B, ≥ H]`, after ReLU and dropout.
         rectified: so many outputs pass a ReLU, the first ones.
@@ -39,10 +39,13 @@ class Layer:
 
 
 def forward(parameters: Sequence[Tensor], x: Tensor, dropout: Dropout) -> list[Layer]:
-    """Layers on `[M, B, K]`, ReLU and dropout after each; `parameters` are weights and biases in turn."""
+    """Layers on `[M, B, K]`, ReLU and dropout after each; `parameters` are weights and biases in turn, detached.
+
+    The input may also be given as `[G, M / G, B, K]`.
+    """
     layers = []
     for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        layers.append(run(x, weight.detach(), bias.detach()[:, 0], dropout))
+        layers.append(run(x, weight, bias[:, 0], dropout))
         x = layers[-1].output
     return layers
 
@@ -56,7 +59,7 @@ def backward(
         layers: what it left.
         gradient: `[M, B, H]` contiguous, of the last output; may be changed.
         scale: what dropout multiplied activations with.
-        to: `[M, B, K]`.
+        to: as what was read.
     """
     found: list[Tensor] = []
     for index in reversed(range(len(layers))):
@@ -94,13 +97,14 @@ def run(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout) -> Layer:
     """A layer: `[M, B, K]`, `[M, K, H]` → `[M, B, ≥ H]`; those with a bias, `[M, ≤ H]`, pass a ReLU and dropout."""
     networks, _, width = weight.shape
     rectified = bias.shape[1]
-    x = x if x.stride(2) == 1 else x.contiguous()
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    rows = x.shape[-2]
     if _suits(x, weight, rectified):
-        output = torch.empty(networks, x.shape[1], -(-width // LANES) * LANES, dtype=x.dtype)
+        output = torch.empty(networks, rows, -(-width // LANES) * LANES, dtype=x.dtype)
         parameters = weight.contiguous().numpy(), bias.numpy()
-        products.layer(x.shape[1], *_place(x), *parameters, output.data_ptr(), kind(x))
+        products.layer(rows, *_placed(x), *parameters, output.data_ptr(), kind(x))
     else:
-        output = torch.bmm(x, weight.to(x.dtype))
+        output = torch.bmm(x.reshape(networks, rows, -1), weight.to(x.dtype))
         rectify(output, bias)
     drop(output, rectified, dropout)
     return Layer(x, weight, output, rectified)
@@ -113,19 +117,21 @@ def run_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None = N
         layer: what `run` left.
         gradient: `[M, B, ≥ H]` contiguous, of its output; may be changed.
         scale: what dropout multiplied activations with.
-        to: `[M, B, K]`.
+        to: as what was read.
     """
     x, weight, output = layer.read, layer.weight, layer.output
     networks, inputs, width = weight.shape
     if not _suits(x, weight, layer.rectified):
         bias = rectify_back(gradient, output, scale, layer.rectified)
-        return product(x, gradient), bias, torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2), out=to)
-    rows = x.shape[1]
+        back = torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2))
+        to = back if to is None else to.copy_(back.view(to.shape))
+        return product(x.reshape(networks, len(gradient[0]), inputs), gradient), bias, to
+    rows = x.shape[-2]
     to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
     own, bias = torch.empty(networks, inputs, width), torch.empty(networks, layer.rectified)
     products.layer_back(
-        rows, *_place(x), weight.contiguous().numpy(), output.data_ptr(), np.float32(scale), gradient.data_ptr(),
-        *_place(to), own.numpy(), bias.numpy(), kind(x),
+        rows, *_placed(x), weight.contiguous().numpy(), output.data_ptr(), np.float32(scale), gradient.data_ptr(),
+        *_placed(to), own.numpy(), bias.numpy(), kind(x),
     )  # fmt: skip
     return own, bias, to
 
@@ -140,10 +146,20 @@ def _suits(x: Tensor, weight: Tensor, rectified: int) -> bool:
     )
 
 
-def _place(values: Tensor) -> tuple[int, int, int]:
-    """Where `[M, B, N]` begins, and by how many bytes networks and rows stand apart."""
-    assert values.stride(2) == 1
-    return values.data_ptr(), values.stride(0) * values.itemsize, values.stride(1) * values.itemsize
+def places(values: Tensor) -> tuple[list[int], int]:
+    """Where each network's part of `[M, B, N]` or `[G, M / G, B, N]` begins, and by how many bytes rows stand apart."""
+    *networks, _, _ = values.shape
+    *apart, row, one = values.stride()
+    assert one == 1
+    size, starts = values.itemsize, [values.data_ptr()]
+    for many, step in zip(networks, apart, strict=True):
+        starts = [start + each * step * size for start in starts for each in range(many)]
+    return starts, row * size
+
+
+def _placed(values: Tensor) -> tuple[np.ndarray, int]:
+    starts, apart = places(values)
+    return np.array(starts, np.uint64), apart
 
 
 def product(read: Tensor, gradient: Tensor) -> Tensor:

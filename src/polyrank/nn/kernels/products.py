@@ -3,8 +3,8 @@
 B rows, K inputs and H outputs (both multiples of 16) of each of M networks. Rows are worked on in chunks that stay in
 a core's own cache, from what is read to what is written; a gradient is cut off by its ReLU where the products read it.
 
-Everything is given by address; `apart` says by how many bytes networks and rows of an input stand apart, which may be a
-part of a larger product. Inputs and outputs are float32, or all of them bf16 held as uint16, as `kind` is, a number of
+Activations are given by address, and by how many bytes rows of an input stand apart: it may be a part of a larger
+product. Inputs and outputs are float32, or all of them bf16 held as uint16, as `kind` is, a number of
 that type; biases, weights and all gradients of parameters are float32.
 
 For processors with vectors of 512 bits, and for bf16 with products of pairs of them (AVX512-BF16).
@@ -62,13 +62,12 @@ def turned(weight: Any, out: Any) -> None:
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def layer(rows: int, read: Any, apart: int, row_apart: int, weight: Any, bias: Any, out: Any, kind: Any) -> None:
+def layer(rows: int, reads: Any, row_apart: int, weight: Any, bias: Any, out: Any, kind: Any) -> None:
     """out ← act(x W + bias), act is max(·, 0) on those outputs that have a bias.
 
     Args:
         rows: B.
-        read: x, `[M, B, K]`.
-        apart: from one network's x to the next.
+        reads: `[M]` uint64: where each network's x, `[B, K]`, begins.
         row_apart: from one row of x to the next.
         weight: `[M, K, H]`.
         bias: `[M, ≤ H, a multiple of 16]`, of the first outputs.
@@ -78,7 +77,7 @@ def layer(rows: int, read: Any, apart: int, row_apart: int, weight: Any, bias: A
     size, rectified = size_of(kind), bias.shape[1]
     networks, inputs, outputs = weight.shape
     width = (outputs + LANES - 1) // LANES * LANES
-    read, out = np.uint64(read), np.uint64(out)
+    out = np.uint64(out)
     steps, chunks = inputs * size // 4, (rows + CHUNK - 1) // CHUNK
     many = networks if size == 2 else 0
     pairs = room(many * steps * width * 4).view(np.uint16).reshape(many, steps, width, 2)
@@ -97,7 +96,7 @@ def layer(rows: int, read: Any, apart: int, row_apart: int, weight: Any, bias: A
             b = begin
             while b < end:
                 several = ROWS if end - b >= ROWS else 1
-                left = read + np.uint64(m * apart + b * row_apart)
+                left = reads[m] + np.uint64(b * row_apart)
                 to = out + np.uint64(((m * rows + b) * width + first) * size)
                 if first < rectified:
                     activated(
@@ -111,22 +110,20 @@ def layer(rows: int, read: Any, apart: int, row_apart: int, weight: Any, bias: A
 
 @njit(parallel=True, cache=True, nogil=True)
 def layer_back(
-    rows: int, read: Any, apart: int, row_apart: int, weight: Any, values: Any, scale: Any, gradient: Any, to: Any,
-    to_apart: int, to_row_apart: int, weight_gradient: Any, bias_gradient: Any, kind: Any,
+    rows: int, reads: Any, row_apart: int, weight: Any, values: Any, scale: Any, gradient: Any, tos: Any,
+    to_row_apart: int, weight_gradient: Any, bias_gradient: Any, kind: Any,
 ) -> None:  # fmt: skip
     """Gradients of `layer`, after dropout of the rectified outputs.
 
     Args:
-        rows: and `read`, `apart`, `row_apart`, `weight`, `kind` as of `layer`.
-        read: x.
-        apart: from one network's x to the next.
+        rows: and `reads`, `row_apart`, `weight`, `kind` as of `layer`.
+        reads: x.
         row_apart: from one row of x to the next.
         weight: W.
         values: `[M, B, N]` what the layer gave, after dropout.
         scale: what dropout multiplied the rectified ones with, 1 without.
         gradient: `[M, B, N]` with respect to them; held as they are.
-        to: `[M, B, K]`, written: with respect to x; held as it is.
-        to_apart: from one network's part of it to the next.
+        tos: `[M]` uint64: where the gradient with respect to each network's x goes; held as x is.
         to_row_apart: from one row of it to the next.
         weight_gradient: `[M, K, H]` float32, written.
         bias_gradient: `[M, ≤ H]` float32, written, of those outputs that passed a ReLU.
@@ -135,8 +132,8 @@ def layer_back(
     size, pairs, rectified = size_of(kind), 4 // size_of(kind), bias_gradient.shape[1]
     networks, inputs, outputs = weight.shape
     width = (outputs + LANES - 1) // LANES * LANES
-    read, values, gradient = np.uint64(read), np.uint64(values), np.uint64(gradient)
-    to, positive = np.uint64(to), np.ones(width * size, np.uint8)  # numbers above 0: they stand in where is no ReLU
+    values, gradient = np.uint64(values), np.uint64(gradient)
+    positive = np.ones(width * size, np.uint8)  # numbers above 0: they stand in where is no ReLU
     wide, across, chunks = width // LANES, inputs // LANES, (rows + CHUNK - 1) // CHUNK
     parts = max(1, min((PARTS + networks - 1) // networks, chunks))
     sums = (
@@ -178,13 +175,13 @@ def layer_back(
                 while b < many:
                     several = ROWS if many - b >= ROWS else 1
                     left = cut_at + np.uint64(b * width * size)
-                    out = to + np.uint64(m * to_apart + (begin + b) * to_row_apart + first * size)
+                    out = tos[m] + np.uint64((begin + b) * to_row_apart + first * size)
                     written(
                         several, vectors, left, width * size, 4, right, inputs * 4, width // pairs, out, to_row_apart,
                         kind,
                     )  # fmt: skip
                     b += several
-            left, left_step, right = read + np.uint64(m * apart + begin * row_apart), row_apart, cut_at
+            left, left_step, right = reads[m] + np.uint64(begin * row_apart), row_apart, cut_at
             if pairs == 2:
                 for b in range(0, many, 2):
                     both = 1 if b + 1 < many else 0
