@@ -56,11 +56,10 @@ def survey(begins: Any, ids: Any, counts: Any, usual: Any, places: Any, lengths:
         usual[c] = row if 4 * counts[row] > batch else -1
     for b in range(batch):
         length = 0
-        for c in range(columns):
+        for c in range(columns):  # no branch: the processor could not guess which way it goes
             row = begins[c] + ids[b, c]
-            if row != usual[c]:
-                places[b, length] = row * _BYTES
-                length += 1
+            places[b, length] = row * _BYTES
+            length += row != usual[c]
         spare = 0
         while length % STEP:  # STEP spare rows follow the tables', all zero: see `gather_add`
             places[b, length] = (len(counts) + spare) * _BYTES
@@ -248,8 +247,14 @@ def project_back(
                     w += several
             if not whole:
                 weight_gradient[: across + count, first:end] = tail[:, : end - first]
-            for j in range(end - first):
-                for v in range(across):
+            whole_rows = across // LANES * LANES
+            for v in range(0, whole_rows, LANES):
+                for j in range(0, end - first, LANES):
+                    left = weight.ctypes.data + np.uint64((v * outputs + first + j) * 4)
+                    to = turned.ctypes.data + np.uint64((j * across + v) * 4)
+                    tiles.transposed(left, outputs * 4, end - first - j, to, across * 4, _NONE)
+            for v in range(whole_rows, across):
+                for j in range(end - first):
                     turned[j * across + v] = weight[v, first + j]
             for c in range(columns):
                 r = begins[c]
