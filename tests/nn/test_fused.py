@@ -64,6 +64,9 @@ LEVELS = {
     "one gate over two groups": (2, [(2, 3), (1, 0)], [[2, 0, 1]]),
     "an expert that no gate sees": (1, [(3, 2)], [[0, 2]]),
     "groups without gates": (2, [(2, 0), (3, 0)], []),
+    "alike, with fewer logits each": (3, [(2, 4), (2, 2), (2, 0)], [[0, 1, 4, 5], [2, 3]]),
+    "alike, not all next to each other": (4, [(1, 2), (1, 0), (2, 4), (1, 1)], [[0, 3], [0, 1, 2, 3], [4]]),
+    "alike, without gates": (2, [(2, 0), (2, 0)], []),
 }
 WIDTHS = [(16,), (32, 16), (7, 20, 48)]
 
@@ -89,6 +92,24 @@ def test_a_level_agrees_with_plain_torch(name, widths, dropout):
     weights = level(x)[1]
     torch.manual_seed(3)
     torch.testing.assert_close(weights, level.plainly(x)[1])
+
+
+@pytest.mark.parametrize("name", [name for name in LEVELS if name.startswith("alike")])
+@pytest.mark.parametrize("half", [False, True])
+def test_groups_side_by_side_give_what_each_gives_alone(name, half):
+    count, level = level_of(name, (32, 16), in_width=48)
+    x, parameters = torch.randn(count, ROWS, 48, requires_grad=True), list(level.parameters())
+
+    def run():
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return level(x)[0].float()
+
+    together = results(run, parameters, [x])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fused, "_alike", lambda level: [[group] for group in level.groups])
+        alone = results(run, parameters, [x])
+    assert torch.equal(together[0], alone[0])
+    assert_same(together, alone)  # sums over rows may be split otherwise
 
 
 @pytest.mark.parametrize("name", ["mmoe", "cgc", "last", "one gate over two groups"])

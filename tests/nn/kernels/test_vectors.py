@@ -138,3 +138,12 @@ def test_addresses_need_not_be_aligned(rng):
 @pytest.mark.parametrize("distance", [0, 1, 2**40])
 def test_prefetch_may_ask_for_anything(distance):
     assert prefetch(np.array([7.0], np.float32), distance) == 7.0
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 100_000])
+def test_room_begins_with_a_line_of_the_cache(size):
+    found = v.room(size)
+    assert (found.dtype, found.shape) == (np.uint8, (size,))
+    assert found.ctypes.data % 64 == 0
+    found[:] = 7
+    assert (found == 7).all()
