@@ -73,7 +73,8 @@ def test_corners_and_front_are_told_apart(document: dict) -> None:
 def test_formulas_tried_are_points_and_the_chosen_one_is_last(document: dict) -> None:
     figure = charts.tried_figure(document)
     chosen = [trace for trace in figure.data if trace.marker.color == "#e69f00"]
-    assert [trace.name for trace in chosen] == [f"trial {document['best'] + 1}"]
+    best = document["best"]
+    assert [trace.name for trace in chosen] == [f"trial {best + 1} {document['trials'][best]['origin']}".strip()]
     assert len(figure.data) >= len(document["front"])
 
 
