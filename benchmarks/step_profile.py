@@ -33,7 +33,7 @@ KERNELS = {
     activations: ("rectify", "drop", "rectify_back"),
     gates: ("mix", "mix_back"),
     narrow: ("survey", "project", "project_back"),
-    products: ("packed", "turned", "layer", "layer_back"),
+    products: ("layer", "layer_back"),
     scores: ("scores", "scores_back"),
     entropies: ("mean_entropies",),
     rows: ("look_up", "sum_rows", "adagrad", "adam"),
