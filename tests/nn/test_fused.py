@@ -94,10 +94,24 @@ def test_a_level_agrees_with_plain_torch(name, widths, dropout):
     torch.testing.assert_close(weights, level.plainly(x)[1])
 
 
-@pytest.mark.parametrize("name", [name for name in LEVELS if name.startswith("alike")])
+TOGETHER = {
+    "alike, with fewer logits each": [3],
+    "alike, not all next to each other": [2, 1, 1],
+    "alike, without gates": [2],
+}
+
+
+def test_under_dropout_each_group_runs_alone():
+    _, level = level_of("alike, without gates", (32, 16), dropout=0.3)
+    assert [len(groups) for groups in fused._alike(level)] == [1, 1]
+    assert [len(groups) for groups in fused._alike(level.eval())] == [2]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
 @pytest.mark.parametrize("half", [False, True])
 def test_groups_side_by_side_give_what_each_gives_alone(name, half):
     count, level = level_of(name, (32, 16), in_width=48)
+    assert [len(groups) for groups in fused._alike(level)] == TOGETHER[name]
     x, parameters = torch.randn(count, ROWS, 48, requires_grad=True), list(level.parameters())
 
     def run():

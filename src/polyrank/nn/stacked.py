@@ -121,12 +121,16 @@ def run_back(layer: Layer, gradient: Tensor, scale: float, to: Tensor | None = N
     """
     x, weight, output = layer.read, layer.weight, layer.output
     networks, inputs, width = weight.shape
+    rows = x.shape[-2]
     if not _suits(x, weight, layer.rectified):
         bias = rectify_back(gradient, output, scale, layer.rectified)
-        back = torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2))
-        to = back if to is None else to.copy_(back.view(to.shape))
-        return product(x.reshape(networks, len(gradient[0]), inputs), gradient), bias, to
-    rows = x.shape[-2]
+        flat = None if to is None else to.reshape(networks, rows, inputs)  # a view, but for parts of several groups
+        back = torch.bmm(gradient, weight.to(x.dtype).transpose(1, 2), out=flat)
+        if to is None:
+            to = back
+        elif to.data_ptr() != back.data_ptr():
+            to.copy_(back.view(to.shape))
+        return product(x.reshape(networks, rows, inputs), gradient), bias, to
     to = torch.empty(networks, rows, inputs, dtype=x.dtype) if to is None else to
     own, bias = torch.empty(networks, inputs, width), torch.empty(networks, layer.rectified)
     products.layer_back(

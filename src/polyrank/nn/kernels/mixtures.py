@@ -189,7 +189,7 @@ def _weighted(
 
 
 def _exponential(builder: Any, x: Any) -> Any:
-    """eˣ for x ≤ 0, within 2·10⁻⁷ of itself, and 0 below 2⁻¹²⁶: eˣ = 2ⁿ eʳ, n = ⌊x / ln 2⌉, r = x − n ln 2."""
+    """eˣ for x ≤ 0, within 3·10⁻⁷ of itself, and 0 below 2⁻¹²⁶: eˣ = 2ⁿ eʳ, n = ⌊x / ln 2⌉, r = x − n ln 2."""
     below = builder.fcmp_ordered("<", x, _all(_LOWEST))
     x = builder.select(below, _all(_LOWEST), x)
     counted = multiply_add(builder, x, _all(1 / math.log(2)), _all(_ROUNDING))

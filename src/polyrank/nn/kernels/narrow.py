@@ -263,10 +263,8 @@ def project_back(
                     left = base + np.uint64(r * _BYTES)
                     for w in range(0, wide if _seen(counts, r, several) else 0, tiles.VECTORS * LANES):
                         right = turned.ctypes.data + np.uint64((c * width + w) * 4)
-                        to, some = (
-                            parts[group, r].ctypes.data + np.uint64(w * 4),
-                            min(tiles.VECTORS, (wide - w) // LANES),
-                        )
+                        to = parts[group, r].ctypes.data + np.uint64(w * 4)
+                        some = min(tiles.VECTORS, (wide - w) // LANES)
                         tiles.added(
                             several, some, left, _BYTES, 4, right, across * 4, end - first, to, wide * 4, _NONE
                         )  # fmt: skip
